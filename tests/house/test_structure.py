@@ -1,0 +1,165 @@
+"""The shape of the repository: which folder may import which, how long a file may be, what lies where."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ["kernels", "world_model", "sanawm_env", "bridges", "examples"]  # each imports only those before it
+TOP_FILES = {
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "constraints.txt",
+    "noxfile.py",
+    "pyproject.toml",
+}
+TOP_FOLDERS = {*LAYERS, "tests", "docs"}
+CEILING, TRITON_CEILING, EXAMPLE_CEILING = 400, 600, 80
+
+
+def tracked_files() -> list[Path]:
+    """Files that git holds or would add; every file of the tree where git is absent (an unpacked archive)."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        found = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+        return [
+            path for path in found if not path.parts[0].startswith(".") and "__pycache__" not in path.parts
+        ]
+    return [Path(line) for line in listed.splitlines() if (ROOT / line).is_file()]
+
+
+FILES = tracked_files()
+PYTHON = [path for path in FILES if path.suffix == ".py"]
+
+
+def imported_roots(source: str, package: str) -> set[str]:
+    """Top-level names that a module imports anywhere in its text, lazily or not."""
+    roots = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            roots.add(package if node.level else (node.module or "").split(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            target = node.args[0]
+            if isinstance(target, ast.Constant) and isinstance(target.value, str):
+                roots.add(target.value.split(".")[0])
+    return roots
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_run_leftwards_only(layer: str) -> None:
+    forbidden = {*LAYERS[LAYERS.index(layer) + 1 :], "tests"}
+    wrong = [
+        f"{path} imports {root}"
+        for path in PYTHON
+        if path.parts[0] == layer
+        for root in imported_roots((ROOT / path).read_text(encoding="utf-8"), layer) & forbidden
+    ]
+    assert not wrong, f"{layer} may import only {LAYERS[: LAYERS.index(layer)]}: {wrong}"
+
+
+def test_the_import_check_sees_every_kind_of_import() -> None:
+    source = """
+import bridges.server as s
+def late():
+    from examples import fork
+    importlib.import_module("sanawm_env.env")
+from . import sibling
+"""
+    assert imported_roots(source, "world_model") == {"bridges", "examples", "sanawm_env", "world_model"}
+
+
+def ceiling(path: Path) -> int:
+    if path.parts[0] == "examples":
+        return EXAMPLE_CEILING
+    return TRITON_CEILING if path.parts[0] == "kernels" and "triton" in path.stem else CEILING
+
+
+def test_no_file_passes_its_ceiling() -> None:
+    lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in PYTHON}
+    too_long = {
+        str(path): f"{lines} lines, ceiling {ceiling(path)}"
+        for path, lines in lengths.items()
+        if lines > ceiling(path)
+    }
+    assert not too_long, too_long
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    too_long = [
+        f"{path}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for path in PYTHON
+        if path.parts[0] in LAYERS and "triton" not in path.stem
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (node.end_lineno or 0) - node.lineno + 1 > 60
+    ]
+    assert not too_long, f"functions have a ceiling of 60 lines: {too_long}"
+
+
+def test_kernels_is_a_namespace_portion() -> None:
+    assert Path("kernels/__init__.py") not in FILES, (
+        "kernels/__init__.py would overwrite that of another distribution; see pyproject.toml"
+    )
+    assert any(path.parts[0] == "kernels" for path in PYTHON)
+
+
+def test_every_other_package_folder_has_an_init() -> None:
+    # Without one, setuptools would take the folder for a namespace package and other tools for none at all.
+    folders = {path.parent for path in PYTHON if path.parts[0] in LAYERS[:4]} - {Path("kernels")}
+    missing = sorted(str(folder) for folder in folders if folder / "__init__.py" not in FILES)
+    assert not missing, missing
+
+
+def test_no_file_is_a_drawer_for_anything() -> None:
+    drawers = {"utils", "util", "common", "misc", "helpers"}
+    assert not [str(path) for path in FILES if path.stem in drawers or drawers & set(path.parts)]
+
+
+def test_top_level_holds_only_what_the_design_names() -> None:
+    files = {path.name for path in FILES if len(path.parts) == 1 and not path.name.startswith(".")}
+    folders = {path.parts[0] for path in FILES if len(path.parts) > 1 and not path.parts[0].startswith(".")}
+    assert files <= TOP_FILES, f"unexpected at the top: {sorted(files - TOP_FILES)}"
+    assert folders <= TOP_FOLDERS, f"unexpected at the top: {sorted(folders - TOP_FOLDERS)}"
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    # Spelled in halves, so that this file does not accuse itself.
+    places = ["/ho" + "me/", "/ro" + "ot/", "/wo" + "rk/", "/Us" + "ers/", "C:" + "\\Users"]
+    text = [path for path in FILES if path.suffix in {".py", ".md", ".toml", ".json", ".txt", ".yaml", ""}]
+    wrong = [
+        f"{path}: {place}"
+        for path in text
+        for place in places
+        if place in (ROOT / path).read_text(encoding="utf-8")
+    ]
+    assert not wrong, wrong
+
+
+def modules_after(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after a statement."""
+    program = f"import sys; {statement}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"torch", "pybullet", "cv2", "av", "zmq", "diffusers", "transformers", "triton", "tyro", "PIL"}
+
+
+@pytest.mark.parametrize("package", ["sanawm_env", "world_model", "bridges", "world_model.train"])
+def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
+    assert not modules_after(f"import {package}") & HEAVY
+
+
+def test_the_command_list_loads_nothing_heavy() -> None:
+    assert not modules_after("from sanawm_env.cli import main; main(['--help'])") & HEAVY
