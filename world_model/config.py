@@ -1,13 +1,11 @@
 """Every number that shapes a world model, as frozen values, and the three presets.
 
-Lengths along time are counted in latent frames unless the name says otherwise. `config_to_json` and
-`config_from_json` are exact inverses; an unknown or missing key is an error, never a default taken in silence.
+Lengths along time are counted in latent frames unless the name says otherwise.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from world_model.errors import InputError
 
@@ -63,7 +61,7 @@ class TokenizerConfig:
     latent_channels: int = 24
     temporal_stride: int = 4
     spatial_stride: int = 16
-    base_width: int = 128  # channels at the working resolution, 1/4 of the pixels' (nano only)
+    base_width: int = 48  # channels at the working resolution, 1/4 of the pixels' (nano only)
 
     def __post_init__(self) -> None:
         _check(self.kind in ("nano", "ltx2"), f"tokenizer kind: expected 'nano' or 'ltx2', got {self.kind!r}")
@@ -211,30 +209,3 @@ def tiny_sana() -> WorldConfig:
         ),
         text=TextConfig(vocabulary=("room", "red"), max_words=8, channels=16),
     )
-
-
-def config_to_json(config: WorldConfig) -> str:
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def config_from_json(text: str) -> WorldConfig:
-    """Raises InputError on malformed JSON, and on missing or unknown keys."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"config: expected JSON, got {text[:40]!r}: {error}") from error
-    return _build(WorldConfig, values, "config")
-
-
-def _build(kind: type, values: Any, where: str) -> Any:
-    _check(isinstance(values, dict), f"{where}: expected an object, got {type(values).__name__}")
-    hints = get_type_hints(kind)
-    unknown, missing = sorted(values.keys() - hints.keys()), sorted(hints.keys() - values.keys())
-    _check(not unknown and not missing, f"{where}: unknown keys {unknown}, missing keys {missing}")
-    built = {}
-    for name, hint in hints.items():
-        value = values[name]
-        if dataclasses.is_dataclass(hint):
-            value = _build(hint, value, f"{where}.{name}")
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)

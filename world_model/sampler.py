@@ -1,0 +1,53 @@
+"""One chunk by flow matching: a few Euler steps from noise, then a clean pass that writes the cache (streaming, 3)."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from world_model.transformer import BlockCache, Conditions, SanaWM
+
+
+def sample_chunk(
+    transformer: SanaWM,
+    given: Conditions,
+    cache: tuple[BlockCache, ...],
+    noise: Tensor,
+    steps: tuple[int, ...],
+    start: Tensor | None = None,
+) -> tuple[Tensor, tuple[BlockCache, ...]]:
+    """Clean latents (B, C, T, Y, X) of the shape of `noise`, and what their clean pass wrote.
+
+    steps: model times from noise (1000) to data (0), used verbatim. start (B, C, 1, Y, X): a clean first latent frame
+    that stays as it is. The cache is only read, so every step sees the same past.
+    """
+    moving = torch.ones(noise.shape[0], noise.shape[2], device=noise.device)  # (B, T)
+    latents = noise
+    if start is not None:
+        moving[:, 0] = 0
+        latents = torch.cat([start, noise[:, :, 1:]], 2)
+    for now, then in zip(steps[:-1], steps[1:], strict=True):
+        velocity, _ = transformer(latents, moving * now, given, cache)
+        change = moving[:, None, :, None, None] * ((now - then) / 1000)
+        latents = (latents.float() - change * velocity.float()).to(noise.dtype)
+    _, written = transformer(latents, moving * 0, given, cache)
+    return latents, written
+
+
+def latent_noise(seeds: Tensor, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise of latent frames, a function of (seed, latent index) alone.
+
+    seeds (B,), indices (B, T), shape (C, Y, X) -> (B, C, T, Y, X) float32 on the CPU: the same on every device, in
+    every batch, in every order.
+    """
+    frames = [
+        torch.stack([_frame_noise(seed, index, shape) for index in row], 1)
+        for seed, row in zip(seeds.tolist(), indices.tolist(), strict=True)
+    ]
+    return torch.stack(frames)
+
+
+def _frame_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
+    digest = hashlib.blake2b(f"sana-wm {seed} {index}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.randn(shape, generator=generator)

@@ -1,0 +1,144 @@
+"""A batch of worlds as one frozen value: everything that they carry from chunk to chunk.
+
+Fork: keep the old value. Snapshot: save and load. Slots: `state[i]`, `WorldState.cat`. Worlds of one batch may be at
+different latent indices; what a world does not have yet is there as zeros and marked as missing.
+
+Shapes: B worlds, H heads, D head channels, C latent channels, Y rows, X columns, S = Y*X, L words.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from world_model.attention import DeltaCache, SoftmaxCache
+from world_model.errors import StateError
+from world_model.tree import build, map_tensors, named_tensors
+
+FORMAT = "sanawm-world-state"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class WindowEntry:
+    """Keys and values of one chunk, one SoftmaxCache a softmax block; shared between forks, never written again."""
+
+    there: Tensor  # (B,) bool on the CPU: worlds that have this chunk
+    blocks: tuple[SoftmaxCache, ...]
+
+    @property
+    def tokens(self) -> int:
+        return self.blocks[0].keys.shape[2] if self.blocks else 0
+
+
+@dataclass(frozen=True)
+class WorldState:
+    """Bookkeeping (index, decoded, seed, window[i].there) lies on the CPU, the rest on the model's device."""
+
+    model: str  # fingerprint of the model that made it
+    index: Tensor  # (B,) int64: the latent that the next step makes; 0 while the start latent is pending
+    decoded: Tensor  # (B,) int64: the latent that decode expects next
+    seed: Tensor  # (B,) int64
+    pose: Tensor  # (B, 4, 4) float32, camera-to-world of the last frame, relative to the start frame
+    intrinsics: Tensor  # (B, 4) float32, pixels of the model's frame
+    text: Tensor  # (B, L, E)
+    text_mask: Tensor  # (B, L) bool
+    start: Tensor  # (B, C, 1, Y, X) the start latent
+    previous: Tensor  # (B, C, 1, Y, X) the last decoded latent, all that the decoder remembers
+    delta: tuple[DeltaCache, ...]  # one a delta-rule block
+    tails: tuple[Tensor, ...]  # (B, 1, S, width), one a block
+    window: tuple[WindowEntry, ...]  # the sink, then the recent chunks, oldest first
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, worlds: int | slice | Sequence[int]) -> "WorldState":
+        """Some worlds, as a copy that owns its storage. Raises IndexError for a world that is not there."""
+        self.check_alive()
+        chosen = torch.arange(len(self))[[worlds] if isinstance(worlds, int) else worlds]
+        state = map_tensors(lambda x: x.index_select(0, chosen.to(x.device)), self)
+        needed = tuple(e for i, e in enumerate(state.window) if i == 0 or e.there.any())
+        return dataclasses.replace(state, window=needed if state.window and state.window[0].there.any() else ())
+
+    @staticmethod
+    def cat(states: Sequence["WorldState"]) -> "WorldState":
+        """One batch of all worlds, in order. Raises StateError if they come from different models."""
+        if not states:
+            raise StateError("WorldState.cat: expected at least one state, got none")
+        for state in states:
+            state.check_alive()
+            if state.model != states[0].model:
+                raise StateError(f"WorldState.cat: expected worlds of model {states[0].model}, got {state.model}")
+        windows = align([state.window for state in states], [len(state) for state in states])
+        aligned = [dataclasses.replace(s, window=w) for s, w in zip(states, windows, strict=True)]
+        return map_tensors(lambda *xs: torch.cat(xs), *aligned)
+
+    def fork(self, count: int, seeds: Sequence[int] | None = None) -> "WorldState":
+        """`count` copies of a single world. Without seeds they keep its noise, so equal poses give equal futures."""
+        if len(self) != 1:
+            raise StateError(f"fork: expected a single world, got {len(self)}; choose one with state[i]")
+        if seeds is not None and len(seeds) != count:
+            raise StateError(f"fork: expected {count} seeds, got {len(seeds)}")
+        copies = self[[0] * count]
+        return copies if seeds is None else dataclasses.replace(copies, seed=torch.tensor(list(seeds)))
+
+    def bytes_per_world(self) -> int:
+        """Memory that one world of this batch holds."""
+        return sum(t.numel() * t.element_size() for t in named_tensors(self).values()) // max(len(self), 1)
+
+    def check_alive(self) -> None:
+        if not isinstance(self.index, Tensor):
+            raise StateError("expected a live state, got one that was donated to a step and consumed by it")
+
+    def consume(self) -> None:
+        """Let go of every tensor; any later use raises StateError."""
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, None)
+
+    def save(self, path: str | Path) -> None:
+        """Everything in one safetensors file, with the format's version and the model's fingerprint."""
+        self.check_alive()
+        tensors = {name: t.detach().cpu().contiguous() for name, t in named_tensors(self).items()}
+        metadata = {"format": FORMAT, "version": str(VERSION), "model": self.model}
+        save_file({n: t.clone() for n, t in tensors.items()}, path, metadata=metadata)
+
+    @staticmethod
+    def load(path: str | Path, device: str | torch.device = "cpu") -> "WorldState":
+        """Raises StateError for a file that is no state, truncated, or of another version."""
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                # clones own aligned memory; the file's mapping would change which kernels run
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise StateError(f"{path}: expected a world state in a safetensors file, got: {error}") from error
+        got = metadata.get("format"), metadata.get("version")
+        if got != (FORMAT, str(VERSION)):
+            raise StateError(f"{path}: expected format {FORMAT!r} version {VERSION}, got {got[0]!r} version {got[1]}")
+        try:
+            state = build(WorldState, tensors, {"model": metadata["model"]})
+        except KeyError as error:
+            raise StateError(f"{path}: expected a tensor or field {error}, got a file without it") from error
+        stays = {"index", "decoded", "seed"}
+        moved = {n: map_tensors(lambda t: t.to(device), v) for n, v in vars(state).items() if n not in stays}
+        window = tuple(dataclasses.replace(e, there=e.there.cpu()) for e in moved["window"])
+        return dataclasses.replace(state, **(moved | {"window": window}))
+
+
+def align(windows: list[tuple[WindowEntry, ...]], sizes: list[int]) -> list[tuple[WindowEntry, ...]]:
+    """Windows of equal length: a missing sink or recent chunk becomes zeros that no world has."""
+    longest = max(windows, key=len)
+    aligned = []
+    for window, size in zip(windows, sizes, strict=True):
+        missing = [absent(e, size) for e in longest[min(len(window), 1) : len(longest) - max(len(window) - 1, 0)]]
+        aligned.append((*window[:1], *missing, *window[1:]))
+    return aligned
+
+
+def absent(like: WindowEntry, size: int) -> WindowEntry:
+    return map_tensors(lambda x: x.new_zeros(size, *x.shape[1:]), like)
