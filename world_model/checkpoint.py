@@ -54,7 +54,9 @@ def load_folder(folder: Path) -> tuple[WorldConfig, tuple[SanaWM, VideoTokenizer
     return config, parts
 
 
-def save_folder(folder: Path, config: WorldConfig, parts: tuple[SanaWM, VideoTokenizer, WordEncoder], dtype: torch.dtype) -> None:
+def save_folder(
+    folder: Path, config: WorldConfig, parts: tuple[SanaWM, VideoTokenizer, WordEncoder], dtype: torch.dtype
+) -> None:
     """Write a model folder, weights in `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config_to_json(config))
@@ -81,7 +83,9 @@ def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: st
         if own[k].shape != tensors[k].shape
     ]
     if missing or extra or shapes:
-        raise CheckpointError(f"{where}: missing keys {missing}; unexpected keys {extra}; wrong shapes {sorted(shapes)}")
+        raise CheckpointError(
+            f"{where}: missing keys {missing}; unexpected keys {extra}; wrong shapes {sorted(shapes)}"
+        )
     module.load_state_dict(tensors, strict=True)
 
 

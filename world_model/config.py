@@ -34,10 +34,18 @@ class TransformerConfig:
     backend: str = "torch"  # who runs the delta rule
 
     def __post_init__(self) -> None:
-        for name in ("latent_channels", "caption_channels", "plucker_channels", "depth", "heads", "softmax_every"):
+        for name in (
+            "latent_channels",
+            "caption_channels",
+            "plucker_channels",
+            "depth",
+            "heads",
+            "softmax_every",
+        ):
             _check(getattr(self, name) > 0, f"{name}: expected a positive number, got {getattr(self, name)}")
         _check(
-            self.head_dim % 8 == 0, f"head_dim: half of it must tile into 4x4 ray matrices, got {self.head_dim}"
+            self.head_dim % 8 == 0,
+            f"head_dim: half of it must tile into 4x4 ray matrices, got {self.head_dim}",
         )
         _check(self.key_conv > 1, f"key_conv: expected at least two taps, got {self.key_conv}")
         _check(self.main_scale_width > 0, f"main_scale_width: expected > 0, got {self.main_scale_width}")

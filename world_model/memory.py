@@ -30,8 +30,7 @@ def read_memory(state: WorldState, config: WorldConfig) -> tuple[tuple[BlockCach
         pasts = iter([SoftmaxCache(nothing, nothing, nothing, nothing)] * model.depth)
     deltas = iter(state.delta)
     caches = tuple(
-        BlockCache(next(pasts) if model.is_softmax(i) else next(deltas), tail)
-        for i, tail in enumerate(state.tails)
+        BlockCache(next(pasts) if model.is_softmax(i) else next(deltas), tail) for i, tail in enumerate(state.tails)
     )
     mask = None
     if not all(entry.there.all() for entry in window):

@@ -22,17 +22,16 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from world_model import checkpoint
-from world_model.attention import DeltaCache, Grid
-from world_model.camera import cell_intrinsics, check_poses, chunk_camera, start_camera
+from world_model.camera import check_poses
 from world_model.checkpoint import config_to_json
 from world_model.config import WorldConfig
+from world_model.dynamics import advance, new_worlds
 from world_model.errors import InputError, StateError
 from world_model.images import fit_images
-from world_model.memory import read_memory, write_memory
-from world_model.sampler import latent_noise, sample_chunk
+from world_model.sampler import latent_noise
 from world_model.state import WorldState
 from world_model.text import WordEncoder
-from world_model.transformer import BlockCache, Conditions, SanaWM
+from world_model.transformer import SanaWM
 from world_model.vae import VideoTokenizer
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,9 @@ class WorldModel:
 
     def __init__(self, config: WorldConfig, transformer: SanaWM, tokenizer: VideoTokenizer, text: WordEncoder) -> None:
         self.config = config
-        self.transformer, self.tokenizer, self.text = (m.eval().requires_grad_(False) for m in (transformer, tokenizer, text))
+        self.transformer, self.tokenizer, self.text = (
+            m.eval().requires_grad_(False) for m in (transformer, tokenizer, text)
+        )
         self.fingerprint = fingerprint(config, (transformer, tokenizer, text))
         self.size = config.tokenizer.height, config.tokenizer.width
         log.info("world model %s: delta rule by %r on %s", config.name, config.transformer.backend, self.device)
@@ -102,10 +103,9 @@ class WorldModel:
                 raise InputError(f"{name}: expected {count}, one an image, got {len(got)}")
         ids, mask = self.text.tokenize(prompts)
         video = to_video(frames[:, None].to(self.device), self.dtype)
-        state = self._empty_state(self.tokenizer.encode(video), lenses, self.text(ids.to(self.device)), mask, seeds)
-        if not self.config.pending_start:
-            state = self._write_start(state)
-        return state, frames[:, None]
+        start, text = self.tokenizer.encode(video), self.text(ids.to(self.device))
+        args = start, lenses, text, mask, seeds, self.fingerprint
+        return new_worlds(self.transformer, self.config, *args), frames[:, None]
 
     def step(
         self, state: WorldState, poses: ArrayLike, *, noise: Tensor | None = None, donate: bool = False
@@ -131,16 +131,7 @@ class WorldModel:
         if noise is None:
             shape = (self.config.tokenizer.latent_channels, *self.config.tokenizer.grid)
             noise = latent_noise(state.seed, index[:, None] + torch.arange(block), shape)
-        noise = noise.to(self.device, self.dtype)
-        pending = (state.index == 0).tolist()
-        phases = [[i for i, p in enumerate(pending) if p == phase] for phase in (True, False)]
-        parts = [(g, self._step_phase(state if len(g) == len(state) else state[g], path[g], noise[g])) for g in phases if g]
-        if len(parts) == 1:
-            after, latents = parts[0][1]
-        else:  # worlds before and after their first chunk differ in length: two forwards, then back in order
-            order = torch.tensor([i for group, _ in parts for i in group]).argsort()
-            after = WorldState.cat([part[0] for _, part in parts])[order.tolist()]
-            latents = torch.cat([part[1] for _, part in parts])[order]
+        after, latents = advance(self.transformer, self.config, state, path, noise.to(self.device, self.dtype))
         return after, LatentChunk(index, latents)
 
     @torch.no_grad()
@@ -157,60 +148,6 @@ class WorldModel:
         video, previous = self.tokenizer.decode(latents.values, state.previous)
         decoded = state.decoded + latents.values.shape[2]
         return dataclasses.replace(state, previous=previous, decoded=decoded), to_frames(video)
-
-    def _empty_state(self, start: Tensor, lenses: Tensor, text: Tensor, mask: Tensor, seeds: list[int]) -> WorldState:
-        count, cfg = len(start), self.config.transformer
-        caches = self.transformer.empty_cache(count, Grid(1, *start.shape[-2:], (1,)), start)
-        return WorldState(
-            model=self.fingerprint,
-            index=torch.zeros(count, dtype=torch.int64),
-            decoded=torch.ones(count, dtype=torch.int64),  # reset itself hands out frame 0
-            seed=torch.tensor(seeds),
-            pose=torch.eye(4, device=self.device).repeat(count, 1, 1),
-            intrinsics=lenses.to(self.device),
-            text=text,
-            text_mask=mask.to(self.device),
-            start=start,
-            previous=start,
-            delta=tuple(c.mixer for c in caches if isinstance(c.mixer, DeltaCache)),
-            tails=tuple(c.feed_forward for c in caches),
-            window=(),
-        )
-
-    def _write_start(self, state: WorldState) -> WorldState:
-        """The clean pass over the start latent alone, after which every step is alike."""
-        grid, stride = self.config.tokenizer.grid, self.config.tokenizer.temporal_stride
-        camera, plucker = start_camera(cell_intrinsics(state.intrinsics, self.size, grid), grid, stride)
-        given, cache = self._condition(state, camera, plucker)
-        written = self.transformer(state.start, torch.zeros(len(state), 1, device=self.device), given, cache)[1]
-        return dataclasses.replace(write_memory(state, written, self.config), index=state.index + 1)
-
-    def _step_phase(self, state: WorldState, path: Tensor, noise: Tensor) -> tuple[WorldState, Tensor]:
-        """One chunk of worlds that all have, or all lack, their first chunk."""
-        grid, stride = self.config.tokenizer.grid, self.config.tokenizer.temporal_stride
-        lens = cell_intrinsics(state.intrinsics, self.size, grid)
-        reference = self.config.plucker_reference
-        camera, plucker = chunk_camera(state.pose, path, lens, grid, stride, reference)
-        start = None
-        if state.index[0] == 0:
-            start = state.start
-            seen = torch.cat([state.pose[:, None], path[:, : stride - 1]], 1)
-            first = start_camera(lens, grid, stride, seen if self.config.first_plucker == "overlap" else None)
-            camera, plucker = torch.cat([first[0], camera], 1), torch.cat([first[1], plucker], 2)
-            noise = torch.cat([start, noise], 2)
-        given, cache = self._condition(state, camera, plucker)
-        latents, written = sample_chunk(self.transformer, given, cache, noise, self.config.steps, start)
-        after = write_memory(state, written, self.config)
-        after = dataclasses.replace(after, index=state.index + noise.shape[2], pose=path[:, -1].clone())
-        return after, latents[:, :, -self.config.block :]
-
-    def _condition(self, state: WorldState, camera: Tensor, plucker: Tensor) -> tuple[Conditions, tuple[BlockCache, ...]]:
-        cache, past, past_mask = read_memory(state, self.config)
-        frame_index = (state.index[:, None] + torch.arange(camera.shape[1])).to(self.device)
-        given = self.transformer.condition(
-            state.text, state.text_mask, camera, plucker, frame_index, past=past, past_mask=past_mask
-        )
-        return given, cache
 
     def _check_state(self, state: WorldState) -> None:
         state.check_alive()

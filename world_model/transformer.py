@@ -12,7 +12,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from world_model.attention import DeltaCache, DeltaRuleAttention, Grid, SoftmaxAttention, SoftmaxCache, visibility
+from world_model.attention import (
+    DeltaCache,
+    DeltaRuleAttention,
+    Grid,
+    SoftmaxAttention,
+    SoftmaxCache,
+    visibility,
+)
 from world_model.config import TransformerConfig
 from world_model.geometry import Rays, Rope, camera_rays, ropes
 from world_model.layers import CaptionEmbedder, CrossAttention, FinalLayer, GatedConv, TimeEmbedder

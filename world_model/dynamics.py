@@ -1,0 +1,112 @@
+"""Worlds in latent space: made of a start latent, moved a chunk at a time. No pixels and no text encoder here.
+
+Functions of a transformer, a config and values, so that training rolls out the weights that it is changing.
+
+Shapes: B worlds, F frames of a step, n latents of a step, C latent channels, Y, X latent cells, L words, E channels.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from world_model.attention import DeltaCache, Grid
+from world_model.camera import cell_intrinsics, chunk_camera, start_camera
+from world_model.config import WorldConfig
+from world_model.memory import read_memory, write_memory
+from world_model.sampler import sample_chunk
+from world_model.state import WorldState
+from world_model.transformer import BlockCache, Conditions, SanaWM
+
+
+def new_worlds(
+    transformer: SanaWM,
+    config: WorldConfig,
+    start: Tensor,
+    intrinsics: Tensor,
+    text: Tensor,
+    text_mask: Tensor,
+    seeds: Sequence[int],
+    model: str,
+) -> WorldState:
+    """Worlds before their first step: start (B, C, 1, Y, X), intrinsics (B, 4) pixels, text (B, L, E), mask (B, L).
+
+    With `pending_start` the start latent waits for the first chunk, else one clean pass writes it to memory.
+    """
+    count, device = len(start), start.device
+    caches = transformer.empty_cache(count, Grid(1, *start.shape[-2:], (1,)), start)
+    state = WorldState(
+        model=model,
+        index=torch.zeros(count, dtype=torch.int64),
+        decoded=torch.ones(count, dtype=torch.int64),  # frame 0 is known
+        seed=torch.tensor(list(seeds), dtype=torch.int64),
+        pose=torch.eye(4, device=device).repeat(count, 1, 1),
+        intrinsics=intrinsics.to(device),
+        text=text,
+        text_mask=text_mask.to(device),
+        start=start,
+        previous=start,
+        delta=tuple(c.mixer for c in caches if isinstance(c.mixer, DeltaCache)),
+        tails=tuple(c.feed_forward for c in caches),
+        window=(),
+    )
+    if config.pending_start:
+        return state
+    camera, plucker = start_camera(_cells(state, config), config.tokenizer.grid, config.tokenizer.temporal_stride)
+    given, cache = _condition(transformer, config, state, camera, plucker)
+    _, written = transformer(start, torch.zeros(count, 1, device=device), given, cache)
+    return dataclasses.replace(write_memory(state, written, config), index=state.index + 1)
+
+
+def advance(
+    transformer: SanaWM, config: WorldConfig, state: WorldState, path: Tensor, noise: Tensor
+) -> tuple[WorldState, Tensor]:
+    """The worlds one chunk later and its new latents (B, C, n, Y, X).
+
+    path (B, F, 4, 4) float32, one pose a coming frame; noise (B, C, n, Y, X). Worlds before and after their first
+    chunk differ in length: they go as two forwards and come back in order.
+    """
+    pending = [i for i, index in enumerate(state.index.tolist()) if index == 0]
+    if len(pending) in (0, len(state)):
+        return _advance_phase(transformer, config, state, path, noise)
+    running = [i for i in range(len(state)) if i not in pending]
+    parts = [_advance_phase(transformer, config, state[g], path[g], noise[g]) for g in (pending, running)]
+    order = torch.tensor(pending + running).argsort().tolist()
+    return WorldState.cat([part[0] for part in parts])[order], torch.cat([part[1] for part in parts])[order]
+
+
+def _advance_phase(
+    transformer: SanaWM, config: WorldConfig, state: WorldState, path: Tensor, noise: Tensor
+) -> tuple[WorldState, Tensor]:
+    grid, stride = config.tokenizer.grid, config.tokenizer.temporal_stride
+    lens = _cells(state, config)
+    camera, plucker = chunk_camera(state.pose, path, lens, grid, stride, config.plucker_reference)
+    start = None
+    if state.index[0] == 0:
+        start = state.start
+        seen = torch.cat([state.pose[:, None], path[:, : stride - 1]], 1)
+        first = start_camera(lens, grid, stride, seen if config.first_plucker == "overlap" else None)
+        camera, plucker = torch.cat([first[0], camera], 1), torch.cat([first[1], plucker], 2)
+        noise = torch.cat([start, noise], 2)
+    given, cache = _condition(transformer, config, state, camera, plucker)
+    latents, written = sample_chunk(transformer, given, cache, noise, config.steps, start)
+    after = write_memory(state, written, config)
+    after = dataclasses.replace(after, index=state.index + noise.shape[2], pose=path[:, -1].clone())
+    return after, latents[:, :, -config.block :]
+
+
+def _cells(state: WorldState, config: WorldConfig) -> Tensor:
+    tokenizer = config.tokenizer
+    return cell_intrinsics(state.intrinsics, (tokenizer.height, tokenizer.width), tokenizer.grid)
+
+
+def _condition(
+    transformer: SanaWM, config: WorldConfig, state: WorldState, camera: Tensor, plucker: Tensor
+) -> tuple[Conditions, tuple[BlockCache, ...]]:
+    cache, past, past_mask = read_memory(state, config)
+    frame_index = (state.index[:, None] + torch.arange(camera.shape[1])).to(camera.device)
+    given = transformer.condition(
+        state.text, state.text_mask, camera, plucker, frame_index, past=past, past_mask=past_mask
+    )
+    return given, cache
