@@ -1,11 +1,9 @@
-"""Every number that shapes a world model, as frozen values, and the three presets.
+"""Every number that shapes a world model, as frozen values; world_model.presets fills them in.
 
 Lengths along time are counted in latent frames unless the name says otherwise.
 """
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from world_model.errors import InputError
 
@@ -28,28 +26,17 @@ class TransformerConfig:
     softmax_every: int = 4  # blocks 3, 7, 11, ... mix by softmax, the others by the gated delta rule
     mlp_ratio: float = 3.0
     key_conv: int = 4
-    rms_envelope: bool = False  # spec 10.1: on in diffusers and SGLang, off in the kernels that trained the weights
+    rms_envelope: bool = False  # spec 10.1: on in diffusers and SGLang, off where the weights were trained
     main_scale_width: int = 128  # softmax temperature 1/sqrt(width), spec 11: the head, or the head padded
     camera_scale_width: int = 128
     backend: str = "torch"  # who runs the delta rule
 
     def __post_init__(self) -> None:
-        for name in (
-            "latent_channels",
-            "caption_channels",
-            "plucker_channels",
-            "depth",
-            "heads",
-            "softmax_every",
-        ):
-            _check(getattr(self, name) > 0, f"{name}: expected a positive number, got {getattr(self, name)}")
-        _check(
-            self.head_dim % 8 == 0,
-            f"head_dim: half of it must tile into 4x4 ray matrices, got {self.head_dim}",
-        )
+        for name, value in vars(self).items():
+            numeric = isinstance(value, int | float) and not isinstance(value, bool)
+            _check(not numeric or value > 0, f"{name}: expected a positive number, got {value}")
+        _check(self.head_dim % 8 == 0, f"head_dim: half of it must tile into 4x4 ray matrices, got {self.head_dim}")
         _check(self.key_conv > 1, f"key_conv: expected at least two taps, got {self.key_conv}")
-        _check(self.main_scale_width > 0, f"main_scale_width: expected > 0, got {self.main_scale_width}")
-        _check(self.camera_scale_width > 0, f"camera_scale_width: expected > 0, got {self.camera_scale_width}")
 
     @property
     def width(self) -> int:
@@ -96,7 +83,7 @@ class TextConfig:
     channels: int = 64
 
     def __post_init__(self) -> None:
-        _check(self.kind in ("words", "gemma2"), f"text kind: expected 'words' or 'gemma2', got {self.kind!r}")
+        _check(self.kind in ("words", "gemma2"), f"text: expected kind 'words' or 'gemma2', got {self.kind!r}")
         _check(self.max_words > 0, f"max_words: expected > 0, got {self.max_words}")
 
 
@@ -118,11 +105,11 @@ class WorldConfig:
     fps: float = 16.0
 
     def __post_init__(self) -> None:
+        falling = list(self.steps) == sorted(set(self.steps), reverse=True)
         _check(
-            len(self.steps) >= 2 and self.steps[-1] == 0 and list(self.steps) == sorted(set(self.steps))[::-1],
-            f"steps: expected strictly falling times that end in 0, got {self.steps}",
+            falling and len(self.steps) >= 2 and self.steps[0] <= 1000 and self.steps[-1] == 0,
+            f"steps: expected strictly falling times from at most 1000 to 0, got {self.steps}",
         )
-        _check(self.steps[0] <= 1000, f"steps: expected times up to 1000, got {self.steps[0]}")
         _check(self.block > 0, f"block: expected > 0, got {self.block}")
         first = 1 + self.block * self.pending_start
         _check(self.sink == first, f"sink: expected the {first} latents of the first chunk, got {self.sink}")
@@ -148,72 +135,9 @@ class WorldConfig:
             ("latent_channels", model.latent_channels, self.tokenizer.latent_channels),
             ("caption_channels", model.caption_channels, self.text.channels),
         ):
-            _check(left == right, f"{name}: the transformer has {left}, its tokenizer or text encoder {right}")
+            _check(left == right, f"{name}: the transformer has {left}, its tokenizer or text model {right}")
 
     @property
     def frames_per_step(self) -> int:
         """Video frames of one step."""
         return self.block * self.tokenizer.temporal_stride
-
-
-def nano(vocabulary: tuple[str, ...] = (), **changes: Any) -> WorldConfig:
-    """The model that this package trains and ships: 128x128 at 16 fps, one latent (4 frames) a step."""
-    transformer = TransformerConfig(
-        latent_channels=24,
-        caption_channels=64,
-        plucker_channels=24,
-        depth=6,
-        heads=6,
-        head_dim=32,
-        softmax_every=2,
-        mlp_ratio=2.0,
-        main_scale_width=32,
-        camera_scale_width=32,
-    )
-    config = WorldConfig(
-        name="nano",
-        transformer=transformer,
-        tokenizer=TokenizerConfig(),
-        text=TextConfig(vocabulary=vocabulary, channels=64),
-        steps=(1000, 750, 0),
-        block=1,
-        sink=1,
-        recent=8,
-        pending_start=False,
-        first_plucker="hold",
-        plucker_reference="previous",
-    )
-    return dataclasses.replace(config, **changes)
-
-
-def sana_wm() -> WorldConfig:
-    """The released 2.66 B streaming model: 704x1280 at 16 fps, three latents (24 frames) a step."""
-    return WorldConfig(
-        name="sana-wm",
-        transformer=TransformerConfig(),
-        tokenizer=TokenizerConfig(
-            kind="ltx2", height=704, width=1280, latent_channels=128, temporal_stride=8, spatial_stride=32
-        ),
-        text=TextConfig(kind="gemma2", max_words=300, channels=2304),
-    )
-
-
-def tiny_sana() -> WorldConfig:
-    """The released model's semantics (block 3, stride 8, pending start, overlap) at toy size, for tests."""
-    transformer = TransformerConfig(
-        latent_channels=8,
-        caption_channels=16,
-        depth=4,
-        heads=2,
-        head_dim=32,
-        main_scale_width=32,
-        camera_scale_width=32,
-    )
-    return WorldConfig(
-        name="tiny-sana",
-        transformer=transformer,
-        tokenizer=TokenizerConfig(
-            height=64, width=96, latent_channels=8, temporal_stride=8, spatial_stride=32, base_width=16
-        ),
-        text=TextConfig(vocabulary=("room", "red"), max_words=8, channels=16),
-    )
