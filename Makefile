@@ -12,7 +12,7 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+INSTALL = $(BIN)/python -m pip install $(if $(CI),--quiet) --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 PACKAGING := pyproject.toml constraints.txt
 
 # A machine with a GPU brings its own Python with torch; nothing is installed there.
@@ -21,6 +21,7 @@ MINUTES ?= 9
 DATA ?= .work/data
 OUT ?= .work/runs/flow
 
+.DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format typecheck bench train gpu-check gpu-train clean
 

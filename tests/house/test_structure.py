@@ -1,8 +1,11 @@
 """The shape of the repository: which folder may import which, how long a file may be, what lies where."""
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,9 +33,7 @@ def tracked_files() -> list[Path]:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (FileNotFoundError, subprocess.CalledProcessError):
         found = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
-        return [
-            path for path in found if not path.parts[0].startswith(".") and "__pycache__" not in path.parts
-        ]
+        return [path for path in found if not path.parts[0].startswith(".") and "__pycache__" not in path.parts]
     return [Path(line) for line in listed.splitlines() if (ROOT / line).is_file()]
 
 
@@ -78,6 +79,23 @@ from . import sibling
     assert imported_roots(source, "world_model") == {"bridges", "examples", "sanawm_env", "world_model"}
 
 
+IMPORT_NAMES = {"opencv-python-headless": "cv2", "pyzmq": "zmq", "flash-linear-attention": "fla"}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[^\w-]", requirement)[0] for requirement in listed}
+    declared = {IMPORT_NAMES.get(name, name) for name in names}
+    used = {
+        root: str(path)
+        for path in PYTHON
+        for root in imported_roots((ROOT / path).read_text(encoding="utf-8"), path.parts[0])
+    }
+    undeclared = used.keys() - declared - set(sys.stdlib_module_names) - {*LAYERS, "tests"}
+    assert not undeclared, {root: used[root] for root in undeclared}
+
+
 def ceiling(path: Path) -> int:
     if path.parts[0] == "examples":
         return EXAMPLE_CEILING
@@ -87,9 +105,7 @@ def ceiling(path: Path) -> int:
 def test_no_file_passes_its_ceiling() -> None:
     lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in PYTHON}
     too_long = {
-        str(path): f"{lines} lines, ceiling {ceiling(path)}"
-        for path, lines in lengths.items()
-        if lines > ceiling(path)
+        str(path): f"{lines} lines, ceiling {ceiling(path)}" for path, lines in lengths.items() if lines > ceiling(path)
     }
     assert not too_long, too_long
 
@@ -137,10 +153,7 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     places = ["/ho" + "me/", "/ro" + "ot/", "/wo" + "rk/", "/Us" + "ers/", "C:" + "\\Users"]
     text = [path for path in FILES if path.suffix in {".py", ".md", ".toml", ".json", ".txt", ".yaml", ""}]
     wrong = [
-        f"{path}: {place}"
-        for path in text
-        for place in places
-        if place in (ROOT / path).read_text(encoding="utf-8")
+        f"{path}: {place}" for path in text for place in places if place in (ROOT / path).read_text(encoding="utf-8")
     ]
     assert not wrong, wrong
 
