@@ -1,23 +1,27 @@
-"""Weights on disk: folders of this package, the released layouts, and nothing that is loaded half.
+"""Models on disk: a folder of config.json, transformer.safetensors, tokenizer.safetensors and text.safetensors.
 
-A model folder holds config.json, transformer.safetensors, tokenizer.safetensors and text.safetensors.
+Nothing is loaded half. As a program it converts released weights, whose layouts world_model.released knows:
+
+    python -m world_model.checkpoint convert sana_dit/model.pt transformer.safetensors
 """
 
+import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from world_model.config import WorldConfig
 from world_model.errors import CheckpointError, InputError
+from world_model.released import convert
 from world_model.text import WordEncoder
 from world_model.transformer import SanaWM
 from world_model.vae import VideoTokenizer
+from world_model.weights import load_strictly, read_safetensors
 
 ASSETS = Path(__file__).parent / "assets"
 PARTS = ("transformer", "tokenizer", "text")
@@ -26,10 +30,10 @@ PARTS = ("transformer", "tokenizer", "text")
 def find(name: str | Path) -> Path:
     """The folder of a shipped model or of the user's own. Raises CheckpointError with what there is."""
     shipped = sorted(p.name for p in ASSETS.iterdir() if (p / "config.json").exists()) if ASSETS.exists() else []
-    for folder in (ASSETS / str(name) if str(name) in shipped else Path(name),):
-        if (folder / "config.json").exists():
-            return folder
-    raise CheckpointError(f"model: expected one of {shipped} or a folder with config.json, got {str(name)!r}")
+    folder = ASSETS / str(name) if str(name) in shipped else Path(name)
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"model: expected one of {shipped} or a folder with config.json, got {str(name)!r}")
+    return folder
 
 
 def build_parts(config: WorldConfig) -> tuple[SanaWM, VideoTokenizer, WordEncoder]:
@@ -65,30 +69,6 @@ def save_folder(
         save_file(tensors, folder / f"{name}.safetensors")
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a file, or CheckpointError if it is missing or truncated."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: expected a whole safetensors file, got: {error}") from error
-
-
-def load_strictly(module: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy tensors into a module. Raises CheckpointError naming missing, extra and misshapen keys."""
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = [
-        f"{k}: expected {tuple(own[k].shape)}, got {tuple(tensors[k].shape)}"
-        for k in own.keys() & tensors.keys()
-        if own[k].shape != tensors[k].shape
-    ]
-    if missing or extra or shapes:
-        raise CheckpointError(
-            f"{where}: missing keys {missing}; unexpected keys {extra}; wrong shapes {sorted(shapes)}"
-        )
-    module.load_state_dict(tensors, strict=True)
-
-
 def config_to_json(config: WorldConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
@@ -109,10 +89,34 @@ def _build(kind: type, values: Any, where: str) -> Any:
     unknown, missing = sorted(values.keys() - hints.keys()), sorted(hints.keys() - values.keys())
     if unknown or missing:
         raise InputError(f"{where}: expected keys {sorted(hints)}, got unknown {unknown}, missing {missing}")
-    built = {}
-    for name, hint in hints.items():
-        value = values[name]
-        if dataclasses.is_dataclass(hint):
-            value = _build(hint, value, f"{where}.{name}")  # pyright: ignore[reportArgumentType]
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)
+    return kind(**{name: _field(hint, values[name], f"{where}.{name}") for name, hint in hints.items()})
+
+
+def _field(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)  # pyright: ignore[reportArgumentType]
+    if get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_field(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise InputError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m world_model.checkpoint", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("convert", help="released weights to one safetensors file, served weights only")
+    command.add_argument("source", type=Path, help=".safetensors, .pt, .pth or a diffusers folder")
+    command.add_argument("target", type=Path, help="the safetensors file to write")
+    command.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    given = parser.parse_args(arguments)
+    try:
+        convert(given.source, given.target, getattr(torch, given.dtype))
+    except CheckpointError as error:
+        parser.exit(1, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()
