@@ -224,18 +224,25 @@ def attend(q, k, v, past_k, past_v, visible: Tensor | None, scale: float) -> Ten
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2)
 
 
-def visibility(grid: Grid, past_mask: Tensor | None, past: int, device: torch.device) -> Tensor | None:
+def visibility(
+    grid: Grid, recent: int | None, past_mask: Tensor | None, past: int, device: torch.device
+) -> Tensor | None:
     """Which past and own tokens each token may see, (B or 1, 1, N, P + N) bool; None if all.
 
-    past_mask (B, P) bool says which past tokens exist; a chunk sees itself and the chunks before it.
+    A chunk sees itself, the first chunk, and the `recent` frames before it (None: all of them); past_mask (B, P)
+    bool says which past tokens exist.
     """
     if past_mask is None and len(grid.chunks) == 1:
         return None
-    chunk = torch.repeat_interleave(torch.arange(len(grid.chunks)), torch.tensor(grid.chunks) * grid.tokens)
-    own = (chunk[:, None] >= chunk[None]).to(device)
+    chunk = torch.repeat_interleave(torch.arange(len(grid.chunks)), torch.tensor(grid.chunks))  # (T,)
+    start = torch.tensor(grid.chunks).cumsum(0)[chunk] - torch.tensor(grid.chunks)[chunk]
+    age = start[:, None] - torch.arange(grid.frames)  # 1: the last frame before the chunk
+    seen = (chunk[:, None] == chunk) | (chunk[None] == 0) | (age <= (grid.frames if recent is None else recent))
+    seen = seen & (chunk[:, None] >= chunk)
+    own = seen.repeat_interleave(grid.tokens, 0).repeat_interleave(grid.tokens, 1).to(device)  # (N, N)
     if past_mask is None:
         past_mask = torch.ones(1, past, dtype=torch.bool, device=device)
-    rows = past_mask[:, None, None].expand(-1, 1, len(chunk), -1)
+    rows = past_mask[:, None, None].expand(-1, 1, len(own), -1)
     return torch.cat([rows, own.expand(len(rows), 1, -1, -1)], -1)
 
 

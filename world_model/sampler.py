@@ -1,6 +1,7 @@
 """One chunk by flow matching: a few Euler steps from noise, then a clean pass that writes the cache (streaming, 3)."""
 
 import hashlib
+import itertools
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def sample_chunk(
     if start is not None:
         moving[:, 0] = 0
         latents = torch.cat([start, noise[:, :, 1:]], 2)
-    for now, then in zip(steps[:-1], steps[1:], strict=True):
+    for now, then in itertools.pairwise(steps):
         velocity, _ = transformer(latents, moving * now, given, cache)
         change = moving[:, None, :, None, None] * ((now - then) / 1000)
         latents = (latents.float() - change * velocity.float()).to(noise.dtype)

@@ -103,6 +103,7 @@ class SanaWM(nn.Module):
         frame_index: Tensor,
         *,
         chunks: tuple[int, ...] | None = None,
+        recent: int | None = None,
         past: int = 0,
         past_mask: Tensor | None = None,
     ) -> Conditions:
@@ -110,8 +111,9 @@ class SanaWM(nn.Module):
 
         text (B, L, E) features; text_mask (B, L) bool, True for words; camera (B, T, 20) float32 and plucker
         (B, 6*stride, T, Y, X) float32 as in world_model.camera; frame_index (B, T) absolute latent indices, which
-        may differ from world to world; chunks: the frames of each chunk, default one; past: softmax tokens in the
-        cache, of which past_mask (B, P) bool exist.
+        may differ from world to world; chunks: the frames of each chunk, default one; recent: the frames before a
+        chunk that softmax sees besides the first chunk, default all; past: softmax tokens in the cache, of which
+        past_mask (B, P) bool exist.
         """
         _, _, frames, rows, columns = plucker.shape
         grid = Grid(frames, rows, columns, chunks or (frames,))
@@ -124,7 +126,7 @@ class SanaWM(nn.Module):
             plucker=embed(self.plucker_embedder["proj"], plucker.to(dtype)),
             text=self.attention_y_norm(self.y_embedder(text.to(dtype))),
             text_mask=text_mask[:, None, None],
-            visible=visibility(grid, past_mask, past, plucker.device),
+            visible=visibility(grid, recent, past_mask, past, plucker.device),
         )
 
     def forward(

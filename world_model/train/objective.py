@@ -1,0 +1,125 @@
+"""Flow matching for one-latent chunks, in the form in which a world streams them.
+
+One causal call over the clean context writes the caches of every chunk; one batched call denoises every chunk, as a
+world of its own, from the cache of its past. That second call is the streaming forward itself, so training sees what
+streaming sees, and gradients flow through the caches into what was written.
+
+Shapes: B clips, T latents of a clip, C channels, Y, X cells, S = Y*X, W = B*(T-1) worlds, L words.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from world_model.attention import SoftmaxCache
+from world_model.camera import cell_intrinsics, chunk_camera, start_camera
+from world_model.config import WorldConfig
+from world_model.errors import InputError
+from world_model.transformer import BlockCache, SanaWM
+from world_model.tree import map_tensors
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips that begin with a start latent, and what they are conditioned on."""
+
+    latents: Tensor  # (B, C, T, Y, X)
+    poses: Tensor  # (B, 1 + (T-1)*stride, 4, 4) camera-to-world of each frame, relative to the first
+    intrinsics: Tensor  # (B, 4) pixels
+    text: Tensor  # (B, L, E)
+    text_mask: Tensor  # (B, L) bool
+    frame_index: Tensor  # (B, T) latent indices, which may jump after the start latent
+
+
+def cameras(clips: Clips, config: WorldConfig) -> tuple[Tensor, Tensor]:
+    """`camera` (B, T, 20) and `plucker` (B, 6*stride, T, Y, X) of whole clips, as streaming would make them."""
+    tokenizer = config.tokenizer
+    lens = cell_intrinsics(clips.intrinsics, (tokenizer.height, tokenizer.width), tokenizer.grid)
+    stride = tokenizer.temporal_stride
+    first = start_camera(lens, tokenizer.grid, stride)
+    before, path = clips.poses[:, 0], clips.poses[:, 1:]
+    later = chunk_camera(before, path, lens, tokenizer.grid, stride, config.plucker_reference)
+    return torch.cat([first[0], later[0]], 1), torch.cat([first[1], later[1]], 2)
+
+
+def velocities(
+    transformer: SanaWM, config: WorldConfig, clips: Clips, context: Tensor, noisy: Tensor, time: Tensor
+) -> Tensor:
+    """What the model predicts for every chunk from the cache of its past, (B, C, T-1, Y, X).
+
+    context (B, C, T, Y, X): the latents that the caches are written from; noisy (B, C, T-1, Y, X) at time (B, T-1).
+    Raises InputError for a config whose chunks are longer than one latent or whose start is pending.
+    """
+    if config.block != 1 or config.pending_start:
+        raise InputError(f"expected a config with block=1 and no pending start, got block={config.block}")
+    camera, plucker = cameras(clips, config)
+    count, frames = context.shape[0], context.shape[2]
+    given = transformer.condition(
+        clips.text, clips.text_mask, camera, plucker, clips.frame_index, chunks=(1,) * frames, recent=config.recent
+    )
+    _, written = transformer(context, torch.zeros(count, frames, device=context.device), given)
+
+    later = frames - 1
+    repeat = lambda x: x.repeat_interleave(later, 0)  # noqa: E731
+    window, exists = window_indices(frames, config.recent, context.device)
+    caches = tuple(past_of_every_chunk(block, window, given.grid.tokens) for block in written)
+    mask = exists.repeat_interleave(given.grid.tokens, 1).repeat(count, 1)  # (W, P)
+    given = transformer.condition(
+        repeat(clips.text),
+        repeat(clips.text_mask),
+        as_worlds(camera[:, 1:, None]),
+        as_worlds(plucker[:, :, 1:].transpose(1, 2)[:, :, :, None]),
+        as_worlds(clips.frame_index[:, 1:, None]),
+        past=mask.shape[1],
+        past_mask=mask,
+    )
+    worlds = as_worlds(noisy.transpose(1, 2)[:, :, :, None])  # (W, C, 1, Y, X)
+    velocity, _ = transformer(worlds, as_worlds(time[..., None]), given, caches)
+    return velocity.unflatten(0, (count, later))[:, :, :, 0].transpose(1, 2)
+
+
+def as_worlds(x: Tensor) -> Tensor:  # (B, T-1, ...) -> (W, ...)
+    return x.flatten(0, 1)
+
+
+def window_indices(frames: int, recent: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For chunks 1..T-1: the chunks that softmax sees (T-1, 1 + r), sink first, and which of those exist."""
+    chunk = torch.arange(1, frames, device=device)[:, None]
+    width = min(recent, frames - 2)
+    recents = chunk - torch.arange(width, 0, -1, device=device)
+    sink = torch.zeros_like(chunk)
+    exists = torch.cat([sink == 0, recents > 0], 1)  # the sink is not also a recent chunk
+    return torch.cat([sink, recents.clamp_min(0)], 1), exists
+
+
+def past_of_every_chunk(written: BlockCache, window: Tensor, tokens: int) -> BlockCache:
+    """What a causal call wrote, as the caches of W worlds, one for every chunk but the first."""
+    tails = as_worlds(written.feed_forward[:, :-1])
+    if not isinstance(written.mixer, SoftmaxCache):
+        return BlockCache(map_tensors(lambda x: as_worlds(x[:, :-1]), written.mixer), tails)
+
+    def gather(x: Tensor) -> Tensor:  # (B, H, T*S, D) -> (W, H, P, D)
+        frames = x.unflatten(2, (-1, tokens)).transpose(1, 2)  # (B, T, H, S, D)
+        seen = frames[:, window.flatten()].unflatten(1, window.shape)  # (B, T-1, r, H, S, D)
+        return as_worlds(seen.transpose(2, 3).flatten(3, 4))
+
+    return BlockCache(map_tensors(gather, written.mixer), tails)
+
+
+def noised(clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """The straight path from data at time 0 to noise at 1000: (B, C, T, Y, X), time (B, T)."""
+    sigma = time[:, None, :, None, None] / 1000
+    return clean + sigma * (noise - clean)
+
+
+def shifted_logit_normal(shape: tuple[int, ...], shift: float, generator: torch.Generator) -> Tensor:
+    """Training times 0..1000: logit-normal levels moved towards noise (training, 1)."""
+    level = torch.randn(shape, generator=generator).sigmoid()
+    return (1000 * shift * level / (1 + (shift - 1) * level)).round()
+
+
+def select(clips: Clips, worlds: Tensor) -> Clips:
+    """Some clips of a batch."""
+    return dataclasses.replace(clips, **{n: x[worlds] for n, x in vars(clips).items()})
