@@ -1,0 +1,77 @@
+"""python -m world_model.train OBJECTIVE --config FILE.json [flags that override it]
+
+Bare machines have no tyro: with `--config FILE` alone nothing beyond torch, numpy, safetensors, tqdm and OpenCV is
+imported.
+"""
+
+import dataclasses
+import importlib
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from world_model.errors import InputError
+
+# objective -> (module, configuration dataclass); each module has train(configuration)
+OBJECTIVES = {
+    "tokenizer": ("world_model.train.tokenizer", "TokenizerRun"),
+    "latents": ("world_model.train.data.latents", "LatentsRun"),
+    "flow": ("world_model.train.flow", "FlowRun"),
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and run one objective."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    if not arguments or arguments[0] not in OBJECTIVES:
+        sys.exit(f"usage: python -m world_model.train {{{','.join(OBJECTIVES)}}} --config FILE.json [--run.lr ...]")
+    module, name = OBJECTIVES[arguments[0]]
+    objective = importlib.import_module(module)
+    objective.train(parse(getattr(objective, name), arguments[1:]))
+
+
+def parse(kind: type, arguments: list[str]) -> Any:
+    """A configuration from `--config FILE.json`, then flags (with tyro) over it. Raises InputError."""
+    default = None
+    if arguments[:1] == ["--config"]:
+        if len(arguments) < 2:
+            raise InputError("--config: expected the name of a JSON file, got nothing")
+        default, arguments = from_json(kind, Path(arguments[1])), arguments[2:]
+        if not arguments:
+            return default
+    import tyro
+
+    return tyro.cli(kind, args=arguments) if default is None else tyro.cli(kind, args=arguments, default=default)
+
+
+def from_json(kind: type, path: Path) -> Any:
+    """A dataclass, nested ones included, from a JSON file; keys left out keep their defaults."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected a JSON file: {error}") from error
+    return _build(kind, values, str(path))
+
+
+def _build(kind: type, values: Any, where: str) -> Any:
+    hints = get_type_hints(kind)
+    if not isinstance(values, dict) or not values.keys() <= hints.keys():
+        raise InputError(f"{where}: expected an object with keys among {sorted(hints)}, got {values}")
+    needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
+    if not needed <= values.keys():
+        raise InputError(f"{where}: expected the keys {sorted(needed)}, got {sorted(values)}")
+    built = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            value = _build(hint, value, f"{where}: {name}")
+        elif get_origin(hint) is tuple:
+            value = tuple(value)
+        built[name] = value
+    return kind(**built)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,260 @@
+"""One training loop for every objective: resume, EMA, schedule, log, pictures, export.
+
+An objective hands over a module, a loss and a source of batches. Step n of a run is a function of (seed, n) and
+of the weights alone: whoever draws at random gets a generator made from both. So a run that was killed repeats
+nothing and skips nothing: it goes on from its newest snapshot as if it had never stopped.
+
+Files in RunConfig.out: `snapshots/step_N`, `log.jsonl`, `pictures/*.png`, `export/` (EMA weights, the objective's
+own layout).
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from world_model.errors import CheckpointError, InputError, SanaWMError
+from world_model.train import snapshot
+from world_model.train.pictures import png
+
+log = logging.getLogger(__name__)
+
+STEMS = ("model", "ema", "optimizer")
+
+
+class DivergedError(SanaWMError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How to run, whatever the objective."""
+
+    out: str
+    steps: int = 0  # stop after this many, 0: no limit
+    minutes: float = 0.0  # stop after this long in all, resumed stretches included, 0: no limit
+    batch: int = 8
+    lr: float = 1e-3
+    warmup: int = 100  # steps
+    schedule: str = "constant"  # "cosine": to zero at the limit of steps, or else of minutes
+    weight_decay: float = 0.01  # of tensors with at least two axes
+    clip: float = 1.0  # gradient norm
+    ema: float = 0.999
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"  # "bfloat16": autocast
+    threads: int = 1  # of the CPU
+    init: str = ""  # weights to continue from with a fresh optimiser: a .safetensors file or a snapshot
+    log_every: int = 20  # steps
+    save_minutes: float = 3.0  # between snapshots
+    validate_minutes: float = 5.0  # between validations, which write pictures
+    keep: int = 2  # snapshots
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("schedule", ("constant", "cosine")), ("dtype", ("float32", "bfloat16"))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("batch", "lr", "clip", "threads", "log_every", "keep"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name}: expected > 0, got {getattr(self, name)}")
+        if self.steps <= 0 and self.minutes <= 0:
+            raise InputError(f"expected a limit: steps or minutes > 0, got {self.steps} and {self.minutes}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tensors of one step, on the CPU, and where they came from."""
+
+    tensors: Mapping[str, Tensor]
+    ids: tuple[str, ...]  # named when the loss diverges
+
+
+Loss = Callable[[nn.Module, Mapping[str, Tensor], torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+Validate = Callable[[nn.Module], tuple[dict[str, float], dict[str, np.ndarray]]]
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """What changes from step to step, and nothing else."""
+
+    module: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.AdamW
+    step: int = 0  # steps done
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)  # of the logs since the last line
+
+
+def generator(seed: int, step: int, purpose: str) -> torch.Generator:
+    """A CPU generator that depends on its arguments alone, the same on every machine."""
+    digest = hashlib.sha256(f"{purpose}:{seed}:{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def learning_rate(run: RunConfig, step: int, seconds: float) -> float:
+    """Linear warm-up, then constant or half a cosine to zero at the run's limit."""
+    warm = min(1.0, (step + 1) / (run.warmup + 1))
+    if run.schedule == "constant":
+        return run.lr * warm
+    done = step / run.steps if run.steps else seconds / (60 * run.minutes)
+    return run.lr * warm * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def fit(
+    run: RunConfig,
+    module: nn.Module,
+    loss: Loss,
+    sample_batch: Callable[[int], Batch],
+    *,
+    validate: Validate,
+    export: Callable[[nn.Module, Path], None],
+) -> nn.Module:
+    """Train `module` in place until the run's limit and return its EMA, exported to OUT/export.
+
+    `loss(module, tensors, generator)` -> scalar, and scalars to log; `sample_batch(step)` must depend on step alone;
+    `validate(ema)` -> numbers to log, and uint8 (H, W, 3) pictures by name; `export(ema, folder)` writes weights.
+    Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
+    SIGINT end the run after the current step, saved.
+    """
+    torch.set_num_threads(run.threads)
+    out, device = Path(run.out), torch.device(run.device)
+    module.to(device).train()
+    state = _Run(module=module, ema=_frozen_copy(module), optimizer=_optimizer(run, module))
+    _resume(state, out / "snapshots")
+    saved = validated = state.seconds
+    with _stop_signals() as stopped, tqdm(initial=state.step, total=run.steps or None, unit="step") as bar:
+        while not stopped and not _finished(run, state):
+            started = time.monotonic()
+            values = _one_step(run, state, loss, sample_batch, device)
+            state.seconds += time.monotonic() - started
+            bar.update()
+            for name, value in values.items():
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            if state.step % run.log_every == 0:
+                means = {name: total / run.log_every for name, total in state.sums.items()}
+                state.sums.clear()
+                bar.set_postfix(loss=f"{means['loss']:.4f}")
+                _write_log(out, state, means)
+            if state.seconds - validated >= 60 * run.validate_minutes:
+                validated = state.seconds
+                _validate(out, state, validate)
+            if state.seconds - saved >= 60 * run.save_minutes:
+                saved = state.seconds
+                _save(state, out / "snapshots", run.keep)
+    _save(state, out / "snapshots", run.keep)
+    _validate(out, state, validate)
+    export(state.ema, out / "export")
+    return state.ema
+
+
+def _one_step(
+    run: RunConfig, state: _Run, loss: Loss, sample_batch: Callable[[int], Batch], device: torch.device
+) -> dict[str, float]:
+    batch = sample_batch(state.step)
+    tensors = {name: tensor.to(device) for name, tensor in batch.tensors.items()}
+    rate = learning_rate(run, state.step, state.seconds)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.dtype == "bfloat16"):
+        value, logs = loss(state.module, tensors, generator(run.seed, state.step, "loss"))
+    if not torch.isfinite(value):
+        raise DivergedError(f"step {state.step}: expected a finite loss, got {value.item()}; batch {batch.ids}")
+    value.backward()
+    norm = nn.utils.clip_grad_norm_(state.module.parameters(), run.clip, error_if_nonfinite=False)
+    if not torch.isfinite(norm):
+        raise DivergedError(f"step {state.step}: expected finite gradients, got {norm.item()}; batch {batch.ids}")
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    decay = min(run.ema, (1 + state.step) / (10 + state.step))  # forget the start of training quickly
+    with torch.no_grad():
+        for average, weight in zip(state.ema.parameters(), state.module.parameters(), strict=True):
+            average.lerp_(weight, 1 - decay)
+    state.step += 1
+    values = {"loss": value.detach(), "gradient_norm": norm, **logs}
+    return {name: float(scalar) for name, scalar in values.items()} | {"lr": rate}
+
+
+def _finished(run: RunConfig, state: _Run) -> bool:
+    return 0 < run.steps <= state.step or 0 < 60 * run.minutes <= state.seconds
+
+
+def _frozen_copy(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+def _optimizer(run: RunConfig, module: nn.Module) -> torch.optim.AdamW:
+    weights = [p for p in module.parameters() if p.ndim >= 2]
+    others = [p for p in module.parameters() if p.ndim < 2]
+    groups = [{"params": weights, "weight_decay": run.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, 0.99), fused=True)
+
+
+def _save(state: _Run, root: Path, keep: int) -> None:
+    moments: dict[str, Tensor] = {}
+    for name, weight in state.module.named_parameters():
+        moments |= {f"{kind}.{name}": value for kind, value in state.optimizer.state[weight].items()}
+    tensors = (state.module.state_dict(), state.ema.state_dict(), moments)
+    groups = dict(zip(STEMS, tensors, strict=True))
+    snapshot.write_snapshot(root, state.step, groups, {"seconds": state.seconds})
+    snapshot.prune(root, keep)
+
+
+def _resume(state: _Run, root: Path) -> None:
+    found = snapshot.newest_snapshot(root, STEMS)
+    if found is None:
+        return
+    tensors, values = found
+    state.step, state.seconds = values["step"], values["seconds"]
+    try:
+        state.module.load_state_dict(tensors["model"])
+        state.ema.load_state_dict(tensors["ema"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{root}: expected snapshots of this configuration: {error}") from error
+    for name, weight in state.module.named_parameters():
+        for kind in ("step", "exp_avg", "exp_avg_sq"):
+            value = tensors["optimizer"][f"{kind}.{name}"]
+            like = weight if kind != "step" else value
+            state.optimizer.state[weight][kind] = torch.empty_like(like, device=weight.device).copy_(value)
+    log.info("resumed %s at step %d, %.1f minutes", root, state.step, state.seconds / 60)
+
+
+def _validate(out: Path, state: _Run, validate: Validate) -> None:
+    with torch.no_grad():
+        numbers, pictures = validate(state.ema)
+    _write_log(out, state, {f"validation_{name}": number for name, number in numbers.items()})
+    for name, picture in pictures.items():
+        snapshot.write_file(out / "pictures" / f"{name}_{state.step:08d}.png", png(picture))
+
+
+def _write_log(out: Path, state: _Run, values: Mapping[str, float]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"step": state.step, "seconds": round(state.seconds, 1), **values}) + "\n")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that fills when the run is asked to end."""
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
