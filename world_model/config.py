@@ -79,7 +79,7 @@ class TextConfig:
 
     kind: str = "words"
     vocabulary: tuple[str, ...] = ()
-    max_words: int = 24
+    max_words: int = 48  # captions of nano have up to 40
     channels: int = 64
 
     def __post_init__(self) -> None:
