@@ -1,0 +1,1 @@
+"""Episodes, and what training draws from them."""

@@ -1,0 +1,65 @@
+"""H.264 in MP4: written with av, read with av or with opencv, the same pixels from both to within rounding.
+
+av and cv2 are imported where they are used: a machine that trains may have only one of them.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from world_model.errors import EpisodeError
+
+
+def encode_video(path: Path, frames: np.ndarray, fps: float, *, crf: int) -> None:
+    """Write frames uint8 (T, H, W, 3) RGB. Full-resolution colour (yuv444p): goals are small and saturated."""
+    import av
+
+    rate = Fraction(fps).limit_denominator(1000)
+    with av.open(str(path), "w") as container:
+        # One thread, so that the bytes do not depend on the machine's cores.
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast", "threads": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        for image in frames:
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def decode_video(path: Path, *, decoder: str) -> np.ndarray:
+    """All frames uint8 (T, H, W, 3) RGB with decoder "av" or "opencv"; EpisodeError where the video is broken."""
+    return {"av": _decode_av, "opencv": _decode_opencv}[decoder](Path(path))
+
+
+def _decode_av(path: Path) -> np.ndarray:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            frames = [picture.to_ndarray(format="rgb24") for picture in container.decode(video=0)]
+    except (av.FFmpegError, IndexError) as error:  # IndexError: no video stream
+        raise EpisodeError(f"{path}: expected an H.264 video, got {error}") from error
+    return _stack(path, frames)
+
+
+def _decode_opencv(path: Path) -> np.ndarray:
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    try:
+        while True:
+            there, image = capture.read()
+            if not there:
+                break
+            frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    finally:
+        capture.release()
+    return _stack(path, frames)
+
+
+def _stack(path: Path, frames: list[np.ndarray]) -> np.ndarray:
+    if not frames:
+        raise EpisodeError(f"{path}: expected a video with frames, got none that decodes")
+    return np.stack(frames)
