@@ -58,7 +58,7 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
         tensors = _unwrap(_read_pickle(path), path)
     else:
         tensors = read_safetensors(path)
-    return _diffusers_names(tensors, path)
+    return diffusers_names(tensors, path)
 
 
 def convert(source: str | Path, target: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -138,7 +138,7 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     return dict(inner)
 
 
-def _diffusers_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def diffusers_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     renamed = {}
     for name, tensor in tensors.items():
         new = name.removeprefix("model.")
