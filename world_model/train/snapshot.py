@@ -128,6 +128,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return read_tensors(path.parent, path.stem)
 
 
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
