@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sanawm_env.paths import TEST_KINDS, TRAIN_KINDS, allowed, integrate, plan, sample_start, scripted
-from sanawm_env.scenes import SPLITS, Scene, make_scene, scene_seed, stable_hash
+from sanawm_env.scenes import SPLITS, WORLD, Scene, make_scene, scene_seed, stable_hash
 from world_model.errors import EpisodeError, InputError
 from world_model.train.data.episode import Episode, read_header, write_episode
 
@@ -91,7 +91,7 @@ def plan_episode(
     else:
         raise InputError(f"path kind: expected one that fits a room, got {kind!r} which fits none of 100")
     start, twists = path
-    meta = {"split": split, "index": index, "seed": seed, "scene_seed": scene.seed, "path": kind}
+    meta = {"split": split, "index": index, "seed": seed, "scene_seed": scene.seed, "path": kind, "world": WORLD}
     c2w = integrate(start, twists, FPS)
     return EpisodePlan(scene=scene, c2w=c2w, twists=twists, fov=float(fov), kind=kind, meta=meta)
 
@@ -151,7 +151,7 @@ def render_episode(
 
 
 def is_complete(folder: Path, *, seed: int, split: str, index: int, frames: int) -> bool:
-    """Whether a folder holds exactly that episode with the right checksums; one that is broken is logged."""
+    """Whether a folder holds exactly that episode, of today's `WORLD`; one that is broken is logged."""
     if not folder.exists():
         return False
     try:
@@ -159,7 +159,7 @@ def is_complete(folder: Path, *, seed: int, split: str, index: int, frames: int)
     except EpisodeError as error:
         _log.warning("rendering again: %s", error)
         return False
-    asked = {"seed": seed, "split": split, "index": index}
+    asked = {"seed": seed, "split": split, "index": index, "world": WORLD}
     return header["frames"] == frames and asked.items() <= header["meta"].items()
 
 

@@ -107,7 +107,8 @@ def _shelf(rng: np.random.Generator) -> tuple[Part, ...]:
     sx, height, depth = rng.uniform(0.9, 1.5), rng.uniform(1.4, 2.1), 0.34
     wood = _pick(WOOD, rng)
     dark = tuple(int(c * 0.62) for c in wood)
-    parts = [_box(0, -depth / 2 + 0.02, 0, sx, 0.04, height, dark)]
+    # No two parts end in the same plane: what shares a plane flickers.
+    parts = [_box(0, -depth / 2 + 0.025, 0, sx - 0.06, 0.04, height - 0.01, dark)]
     parts += [_box(i * (sx / 2 - 0.025), 0, 0, 0.05, depth, height, wood) for i in (-1, 1)]
     rows = max(3, round(height / 0.45))
     step = (height - 0.05) / rows
@@ -161,7 +162,7 @@ def _crate(rng: np.random.Generator) -> tuple[Part, ...]:
     size, colour = rng.uniform(0.42, 0.7), _pick(WOOD[:3] + FABRIC, rng)
     band = tuple(int(c * 0.65) for c in colour)
     parts = [_box(0, 0, 0, size, size, size, colour)]
-    parts += [_box(0, 0, z * size, size + 0.03, size + 0.03, 0.1 * size, band) for z in (0.0, 0.9)]
+    parts += [_box(0, 0, z * size, size + 0.03, size + 0.03, 0.1 * size, band) for z in (0.0, 0.87)]
     if rng.random() < 0.35:
         parts.append(_box(0, 0, size, size * 0.6, size * 0.6, size * 0.5, _pick(BOOKS, rng)))
     return tuple(parts)

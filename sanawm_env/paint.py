@@ -133,8 +133,8 @@ def _feature(c: Canvas, f: Feature) -> None:
     frame = mix(f.colour, (255, 255, 255), 0.75) if f.name != "picture" else mix(f.colour, (30, 26, 24), 0.3)
     border = 0.05 if f.name == "picture" else 0.09
     c.rect(u0 - border, z0 - (border if z0 else 0), u1 + border, z1 + border, frame)
-    c.rect(u0, z0, u1, z1, f.colour)
     if f.name == "door":
+        c.rect(u0, z0, u1, z1, f.colour)
         for low, high in ((0.15, 0.95), (1.1, 1.9)):
             c.rect(u0 + 0.13, low, u1 - 0.13, high, mix(f.colour, (20, 20, 20), 0.35))
             c.rect(u0 + 0.17, low + 0.04, u1 - 0.17, high - 0.04, mix(f.colour, (255, 255, 255), 0.12))

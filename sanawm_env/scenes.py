@@ -28,6 +28,7 @@ from world_model.errors import InputError
 
 SPLITS = ("train", "val", "test")
 SEED_RANGE = 2**60
+WORLD = 2  # raise it when a seed's room, path or picture changes: episodes of an older world are drawn again
 # Of each wall: the corner where u = 0 as (x, y) shares of the size, the direction of u, the inward normal.
 WALLS = (
     ((1, 0), (-1, 0), (0, 1)),
