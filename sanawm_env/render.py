@@ -10,11 +10,15 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import pybullet
 
 from sanawm_env.meshes import scene_meshes
 from sanawm_env.scenes import Scene
-from world_model.errors import InputError
+from world_model.errors import BackendError, InputError
+
+try:
+    import pybullet
+except ModuleNotFoundError as error:
+    raise BackendError("rooms: expected PyBullet (pip install 'sanawm-env[bullet]'), got none") from error
 
 NEAR, FAR = 0.1, 40.0
 OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])

@@ -200,3 +200,10 @@ def test_the_commands_options_are_checked(tmp_path) -> None:
         DataConfig(out=tmp_path, episodes=0)
     with pytest.raises(InputError, match="got 'dev'"):
         DataConfig(out=tmp_path, episodes=1, split="dev")
+
+
+def test_drawing_without_pybullet_says_what_to_install() -> None:
+    program = "import sys; sys.modules['pybullet'] = None; import sanawm_env.data; import sanawm_env.render"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "BackendError: rooms: expected PyBullet (pip install 'sanawm-env[bullet]'), got none" in done.stderr
