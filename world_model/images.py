@@ -31,7 +31,7 @@ def fit_image(image: ArrayLike, intrinsics: ArrayLike | None, size: tuple[int, i
     """
     picture = check_image(image)
     height, width = picture.shape[:2]
-    lens = default_intrinsics(height, width) if intrinsics is None else torch.as_tensor(np.asarray(intrinsics)).float()
+    lens = default_intrinsics(height, width) if intrinsics is None else torch.tensor(np.asarray(intrinsics)).float()
     if lens.shape != (4,):
         raise InputError(f"intrinsics: expected (4,) fx, fy, cx, cy in pixels, got shape {tuple(lens.shape)}")
     check_intrinsics(lens)
@@ -50,7 +50,10 @@ def fit_image(image: ArrayLike, intrinsics: ArrayLike | None, size: tuple[int, i
 
 def check_image(image: ArrayLike) -> Tensor:
     """(H, W, 3) uint8 as a tensor, or InputError."""
-    picture = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+    try:
+        picture = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"image: expected (H, W, 3) uint8, got {type(image).__name__}: {error}") from error
     if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[-1] != 3:
         raise InputError(f"image: expected (H, W, 3) uint8, got {tuple(picture.shape)} {picture.dtype}")
     if min(picture.shape[:2]) < 8:

@@ -6,6 +6,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from world_model.errors import InputError
 from world_model.transformer import BlockCache, Conditions, SanaWM
 
 
@@ -33,6 +34,17 @@ def sample_chunk(
         latents = (latents.float() - change * velocity.float()).to(noise.dtype)
     _, written = transformer(latents, moving * 0, given, cache)
     return latents, written
+
+
+def chunk_grid(frames: int, block: int) -> tuple[int, ...]:
+    """Latent frames of each chunk of a clip whose length is known: the first takes the remainder (streaming, 1).
+
+    A live world has no length; its chunks are those of any clip of 1 + n*block frames. Raises InputError for a clip
+    of one chunk or less, which is no matter for streaming.
+    """
+    if frames <= block:
+        raise InputError(f"frames: expected more than one chunk of {block} latents, got {frames}")
+    return (block + frames % block, *[block] * (frames // block - 1))
 
 
 def latent_noise(seeds: Tensor, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
