@@ -15,11 +15,28 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install $(if $(CI),--quiet) --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 PACKAGING := pyproject.toml constraints.txt
 
+# What training reads and writes: encoded episodes in DATA/train and DATA/val, the folder of the tokenizer
+# that encoded them, the configuration of the world model. A run that finds snapshots in OUT continues from the
+# newest one. After MINUTES it saves, validates, exports to OUT/export and ends.
+DATA ?= data/latents
+TOKENIZER ?= runs/tokenizer/export
+WORLD ?= world_model/assets/nano/config.json
+OUT ?= runs/flow
+MINUTES ?= 9
+RECIPE ?= world_model/train/recipes/flow.json
+# Further settings of the recipe, for example SET="run.batch=16 run.init=runs/earlier/snapshots/step_00001000".
+SET ?=
+
 # A machine with a GPU brings its own Python with torch; nothing is installed there.
 GPU_PYTHON ?= python3
-MINUTES ?= 9
-DATA ?= .work/data
-OUT ?= .work/runs/flow
+
+# $(1) the Python, $(2) settings of the machine. `timeout` reports 124 where it had to end the run, which is its job.
+define train_flow
+	mkdir -p "$(OUT)"
+	$(1) .ci/configure.py $(RECIPE) run.out="$(OUT)" world="$(WORLD)" tokenizer="$(TOKENIZER)" \
+		'data=["$(DATA)/train"]' 'validation=["$(DATA)/val"]' $(2) $(SET) > "$(OUT)/flow.json"
+	timeout --signal=TERM $(MINUTES)m $(1) -m world_model.train flow --config "$(OUT)/flow.json" || test $$? -eq 124
+endef
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -64,6 +81,16 @@ format: $(VENV)/.dev  ## bring every file into the house's format
 
 typecheck: $(VENV)/.dev  ## check types
 	$(BIN)/pyright
+
+train: $(VENV)/.core  ## train or continue the world model on this machine's CPU for MINUTES
+	$(call train_flow,$(BIN)/python,run.device=cpu run.dtype=float32 run.threads=1 run.batch=8)
+
+gpu-train:  ## the same on a GPU, with GPU_PYTHON's own torch
+	$(call train_flow,$(GPU_PYTHON),run.device=cuda run.dtype=bfloat16)
+
+gpu-check:  ## on a GPU: compare with the CPU, then measure speed; GPU_PYTHON needs no pytest
+	@for check in tests/*/test_cuda.py; do echo "$$check"; PYTHONPATH=. $(GPU_PYTHON) "$$check" -v || exit 1; done
+	$(GPU_PYTHON) -m world_model.bench --device cuda $(ARGS)
 
 clean:  ## remove build outputs and caches; the environment stays until `rm -r .venv`
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -56,9 +56,7 @@ def one_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_command_reads_its_own_arguments(one_command: Path) -> None:
-    one_command.write_text(
-        "import sys\ndef main():\n    return len(sys.argv) if sys.argv[1] == '--x' else 0\n"
-    )
+    one_command.write_text("import sys\ndef main():\n    return len(sys.argv) if sys.argv[1] == '--x' else 0\n")
     assert cli.main(["probe", "--x", "1"]) == 3
     assert sys.argv[0] == "sanawm probe"
 
