@@ -1,0 +1,15 @@
+"""The ids of our environments. Entry points are strings, so registering loads neither torch nor pybullet."""
+
+import gymnasium as gym
+
+MAX_EPISODE_STEPS = 64  # of nano, 16 seconds; gym.make(..., max_episode_steps=) sets another
+
+
+def register_environments() -> None:
+    """Make `gym.make("SanaWM-v0")` known; a second call changes nothing."""
+    if "SanaWM-v0" not in gym.registry:
+        gym.register(
+            id="SanaWM-v0",
+            entry_point="sanawm_env.env:SanaWMEnv",
+            max_episode_steps=MAX_EPISODE_STEPS,
+        )
