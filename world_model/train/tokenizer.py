@@ -56,6 +56,10 @@ def train(config: TokenizerRun) -> None:
         load_weights(tokenizer, Path(config.run.init))
     size = (config.tokenizer.height, config.tokenizer.width)
     clips = open_clips(config.data, config.cache, size)
+    if not config.run.init:
+        start_linear(tokenizer, clips)
+    for side in (tokenizer.encoder, tokenizer.decoder):
+        side.linear.requires_grad_(False)  # steps of the size that convolutions need would wreck it at once
     held_out = open_clips(config.validation, config.cache, size)
     stride = config.tokenizer.temporal_stride
 
@@ -79,6 +83,20 @@ def train(config: TokenizerRun) -> None:
         save_tokenizer(module, folder)
 
     fit(config.run, tokenizer, loss, sample_batch, validate=validate, export=export)
+
+
+@torch.no_grad()
+def start_linear(tokenizer: VideoTokenizer, clips: ClipDataset, draws: int = 250) -> None:
+    """Begin where the best linear autoencoder of random training clips is."""
+    stride, cell = tokenizer.cfg.temporal_stride, tokenizer.cfg.spatial_stride
+    video = to_video(clips.sample(draws, stride, generator(0, 0, "components"))[0])  # (draws, 3, R, H, W)
+    stacks = video.movedim(1, 2).flatten(1, 2)  # (draws, 3R, H, W)
+    cells = nn.functional.pixel_unshuffle(stacks, cell).movedim(1, -1).flatten(0, 2)  # (cells, D)
+    mean = cells.mean(0)
+    variance, directions = torch.linalg.eigh((cells - mean).mT @ (cells - mean) / len(cells))
+    count = tokenizer.cfg.latent_channels
+    spread = variance[-count:].clamp_min(1e-8).sqrt()
+    tokenizer.start_from_components(mean, directions[:, -count:], spread)
 
 
 def reconstruction_loss(
