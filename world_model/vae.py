@@ -202,6 +202,11 @@ class VideoTokenizer(nn.Module):
         frames = stacks.unflatten(1, (stride, 3)).unflatten(0, (batch, -1))  # (B, T, R, 3, H, W)
         return frames.flatten(1, 2).movedim(2, 1)
 
+    def sensitivity(self) -> Tensor:
+        """How far a unit of each normalised channel moves pixels, (C,), relative to the mean channel."""
+        moved = self.decoder.linear.weight.flatten(1).norm(dim=0) * self.latents_std
+        return moved / moved.mean()
+
     @torch.no_grad()
     def calibrate(self, mean: Tensor, std: Tensor) -> None:
         """Set the per-channel statistics (C,) of raw posterior means over the training data."""

@@ -62,11 +62,14 @@ class FlowRun:
 
 
 class FlowModel(nn.Module):
-    """What is trained together: the transformer and the words it reads."""
+    """What is trained together: the transformer and the words it reads. channel_weight (C,): of the loss."""
 
-    def __init__(self, config: WorldConfig) -> None:
+    channel_weight: Tensor
+
+    def __init__(self, config: WorldConfig, channel_weight: Tensor) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("channel_weight", channel_weight.detach().view(1, -1, 1, 1, 1), persistent=False)
         self.transformer, self.text = SanaWM(config.transformer), WordEncoder(config.text)
         initialise(self.transformer)
 
@@ -82,7 +85,7 @@ def train(config: FlowRun) -> None:
     world = config_from_json(Path(config.world).read_text())
     tokenizer = load_tokenizer(Path(config.tokenizer)).to(config.run.device)
     torch.manual_seed(config.run.seed)
-    model = FlowModel(world)
+    model = FlowModel(world, tokenizer.sensitivity())
     if config.run.init:
         load_strictly(model, snapshot.read_weights(Path(config.run.init)), config.run.init)
     data, held_out = open_latents(Path(config.data)), open_latents(Path(config.validation))
@@ -165,12 +168,17 @@ def flow_loss(
     time = torch.where(uniform(count, frames - 1) < config.pure_noise, 1000.0, time)
     data, noise = latents[:, :, 1:], normal(count, channels, frames - 1, *cells)
     velocity = velocities(model.transformer, model.config, clips, context, noised(data, noise, time), time)
-    error = (velocity.float() - (noise - data)).square().mean((1, 3, 4))  # (B, T-1)
+    error = velocity_error(model, velocity, noise - data)  # (B, T-1)
     logs = {
         "loss_rollout": error[rolled].mean() if len(rolled) else error.mean(),
         "rolled": tensors["rollout"].float().mean(),
     }
     return error.mean(), {name: value.detach() for name, value in logs.items()}
+
+
+def velocity_error(model: FlowModel, velocity: Tensor, target: Tensor) -> Tensor:
+    """Squared error (B, T), every channel weighted by how far it moves pixels: fine texture must not drown the room."""
+    return (model.channel_weight * (velocity.float() - target).square()).mean((1, 3, 4))
 
 
 @torch.no_grad()
@@ -203,7 +211,7 @@ def measure(
         times = torch.full((len(latents), latents.shape[2] - 1), time, device=latents.device)
         noisy = noised(latents[:, :, 1:], noise, times)
         velocity = velocities(model.transformer, model.config, clips, latents, noisy, times)
-        numbers[f"loss_{time:.0f}"] = float((velocity - (noise - latents[:, :, 1:])).square().mean())
+        numbers[f"loss_{time:.0f}"] = float(velocity_error(model, velocity, noise - latents[:, :, 1:]).mean())
     truth = tokenizer.decode(latents, None)[0].clamp(-1, 1)
     played = tokenizer.decode(rollout(model, clips, noise), None)[0].clamp(-1, 1)
     for second, frames in enumerate(torch.arange(1, truth.shape[2]).split(round(model.config.fps)), 1):
