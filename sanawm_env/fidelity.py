@@ -1,0 +1,110 @@
+"""Measure a world model against true episodes that it has never seen. Prints a table, writes it with pictures.
+
+    sanawm fidelity --model nano --out fidelity
+
+For each kind of path (yaw, pitch, forward, strafe, still, random) and each second: PSNR, SSIM, sharpness, recovered
+against commanded rotation, distance of latent statistics; beside the repeated and the warped first frame.
+"""
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from world_model.errors import InputError
+
+STANDARD = 36  # held-out episodes: six of each kind
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityConfig:
+    """Options of `sanawm fidelity`.
+
+    model: a shipped model's name, or a folder. episodes: a folder of test episodes with depth; the standard held-out
+    set is rendered there if it does not exist (needs the extra "bullet"). limit: only so many of them, 0 for all.
+    batch: worlds at once. steps: model times of a chunk instead of the model's own, such as "1000,750,0".
+    """
+
+    model: str = "nano"
+    episodes: Path = Path("episodes/test")
+    out: Path = Path("fidelity")
+    steps: str = ""
+    batch: int = 6
+    limit: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.limit < 0:
+            raise InputError(f"expected batch >= 1 and limit >= 0, got {self.batch} and {self.limit}")
+        self.times()
+
+    def times(self) -> tuple[int, ...] | None:
+        """The step list, or None for the model's own."""
+        try:
+            return tuple(int(part) for part in self.steps.split(",")) if self.steps else None
+        except ValueError as error:
+            raise InputError(f"steps: expected integers between commas, got {self.steps!r}") from error
+
+
+def main() -> int:
+    """The command `sanawm fidelity`."""
+    import tyro
+
+    run(tyro.cli(FidelityConfig, prog="sanawm fidelity", description=__doc__))
+    return 0
+
+
+def run(config: FidelityConfig) -> None:
+    """Measure, print, write fidelity.json, fidelity.md and one contact sheet a kind of path."""
+    from tqdm import tqdm
+
+    from world_model.fidelity import measure
+    from world_model.fidelity_report import contact_sheet, to_json, to_markdown
+    from world_model.model import WorldModel
+    from world_model.train.data.episode import list_episodes, read_episode
+    from world_model.train.pictures import png
+
+    model = WorldModel.from_pretrained(config.model, device=config.device)
+    if times := config.times():
+        changed = dataclasses.replace(model.config, steps=times)
+        model = WorldModel(changed, model.transformer, model.tokenizer, model.text)
+    folders = list_episodes(held_out(config.episodes))
+    folders = folders[: config.limit or None]
+    episodes = [read_episode(folder) for folder in tqdm(folders, desc="reading", unit="episode")]
+    began = time.perf_counter()
+    with tqdm(total=len(episodes), desc="fidelity", unit="episode") as bar:
+        result = measure(model, episodes, batch=config.batch, progress=bar.update)
+    about = {
+        "model": model.fingerprint,
+        "steps": model.config.steps,
+        "episodes": len(episodes),
+        "scenes": [episode.meta.get("scene_seed") for episode in episodes],
+        "device": config.device,
+        "took_s": round(time.perf_counter() - began, 1),
+    }
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / "fidelity.json").write_text(to_json(result.rows, about) + "\n", encoding="utf-8")
+    (config.out / "fidelity.md").write_text(to_markdown(result.rows), encoding="utf-8")
+    every = round(episodes[0].fps / 2)
+    for kind in dict.fromkeys(episode.meta["path"] for episode in episodes):
+        chosen = [i for i, episode in enumerate(episodes) if episode.meta["path"] == kind]
+        sheet = contact_sheet([episodes[i] for i in chosen], [result.generated[i] for i in chosen], every)
+        (config.out / f"{kind}.png").write_bytes(png(sheet))
+    print(to_markdown(result.rows))
+    print(f"written to {config.out.resolve()}")
+
+
+def held_out(folder: Path) -> Path:
+    """The folder, with the standard set rendered into it if it is not there."""
+    if folder.exists():
+        return folder
+    if folder.name != "test":
+        raise InputError(f"episodes: expected an existing folder, or a new one named 'test', got {folder}")
+    from sanawm_env.data import generate
+
+    _log.info("%s does not exist: rendering %d held-out episodes there", folder, STANDARD)
+    print(f"{folder} does not exist: rendering {STANDARD} held-out episodes there")
+    generate(folder.parent, "test", STANDARD)
+    return folder

@@ -1,0 +1,160 @@
+"""The fidelity table for people: Markdown, JSON, contact sheets, and whether a model is good enough to ship."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from world_model.fidelity import ALL, Row
+from world_model.train.data.episode import Episode
+
+STILL = "still"  # the kind of path without motion
+TURNING = 10.0  # deg/s: paths commanded to turn faster than this are judged on how far they turn
+MAX_GAIN_ERROR = 0.25
+MAX_STILL_MOTION = 1.0  # deg/s
+MAX_STILL_CHANGE = 2.0  # of 255, between neighbouring frames
+MIN_GRADIENT = 0.5
+TABLES = (  # title; figure, its name, digits, and the systems of which it says something
+    (
+        "PSNR in dB, over all pixels and over those that the start frame saw",
+        (
+            ("psnr", "all", 2, ("model", "repeat", "warp", "tokenizer")),
+            ("psnr_seen", "seen", 2, ("model", "repeat", "warp", "tokenizer")),
+        ),
+    ),
+    (
+        "SSIM, over all pixels and over those that the start frame saw",
+        (
+            ("ssim", "all", 3, ("model", "repeat", "warp", "tokenizer")),
+            ("ssim_seen", "seen", 3, ("model", "repeat", "warp", "tokenizer")),
+        ),
+    ),
+    (
+        "Gradient energy as a share of the truth's; rotation, the truth's column being the estimate's own error",
+        (
+            ("gradient", "gradient", 2, ("model", "repeat", "warp", "tokenizer")),
+            ("commanded", "asked, deg/s", 1, ("truth",)),
+            ("gain", "gain", 3, ("model", "repeat", "warp", "truth")),
+            ("residual", "residual, deg/s", 2, ("model", "repeat", "warp", "truth")),
+            ("motion", "motion, deg/s", 2, ("model", "truth")),
+        ),
+    ),
+    (
+        "Mean change between neighbouring frames in 1/255; Fréchet distance of latents, all paths together",
+        (
+            ("change", "change", 2, ("model", "warp", "tokenizer", "truth")),
+            ("frechet", "Fréchet", 3, ("model", "repeat", "warp", "tokenizer")),
+        ),
+    ),
+)
+GAP = 2  # pixels between the pictures of a contact sheet
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One requirement, whether it holds, and the figures that say so."""
+
+    name: str
+    passed: bool
+    figures: str
+
+
+def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+    """What a shipped model must do. Empty requirements (no such path or second measured) fail."""
+    at = {(row.kind, row.second, row.system): row for row in rows}
+    seconds = sorted({row.second for row in rows})
+    kinds = [kind for kind in dict.fromkeys(row.kind for row in rows) if kind != ALL]
+    moving = [kind for kind in kinds if kind != STILL]
+    turning = [k for k in moving if at[k, 1, "model"].commanded >= TURNING]
+    found = []
+    for figure, pixels in (("psnr", "all pixels"), ("psnr_seen", "seen pixels")):
+        lead = {(k, s): _lead(at, figure, [k], s, "repeat") for k in moving for s in seconds}
+        found.append(_all_positive(f"beats the repeated frame, {pixels}", lead))
+    for figure, pixels in (("psnr", "all pixels"), ("psnr_seen", "seen pixels")):
+        lead = {("mean", s): _lead(at, figure, moving, s, "warp") for s in seconds if s >= 2}
+        found.append(_all_positive(f"beats the rotation warp on average, {pixels}", lead))
+    gains = {kind: at[kind, 1, "model"].gain for kind in turning}
+    held = bool(gains) and all(abs(gain - 1) <= MAX_GAIN_ERROR for gain in gains.values())
+    found.append(Verdict("turns within 25% of the command in second 1", held, _listing(gains, "{:.2f}")))
+    still = [at[STILL, s, "model"] for s in seconds if STILL in kinds]
+    held = bool(still) and all(r.motion <= MAX_STILL_MOTION and r.change <= MAX_STILL_CHANGE for r in still)
+    figures = ", ".join(f"{r.second} s: {r.motion:.2f} deg/s, change {r.change:.2f}" for r in still)
+    found.append(Verdict("stands still when told to", held, figures))
+    sharp = {kind: at[kind, 2, "model"].gradient for kind in kinds if 2 in seconds}
+    held = bool(sharp) and all(share >= MIN_GRADIENT for share in sharp.values())
+    found.append(Verdict("keeps half of the gradient energy at 2 s", held, _listing(sharp, "{:.2f}")))
+    return found
+
+
+def _lead(at: dict[tuple[str, int, str], Row], figure: str, kinds: list[str], second: int, other: str) -> float:
+    """By how much the model's mean over kinds lies above another system's; kinds where either is NaN are left out."""
+    leads = [getattr(at[k, second, "model"], figure) - getattr(at[k, second, other], figure) for k in kinds]
+    known = [lead for lead in leads if not math.isnan(lead)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _all_positive(name: str, lead: dict[tuple[str, int], float]) -> Verdict:
+    # A second of which the start saw nothing has no masked figure: it decides nothing.
+    known = {key: value for key, value in lead.items() if not math.isnan(value)}
+    labelled = {f"{kind} {second} s": value for (kind, second), value in lead.items()}
+    return Verdict(name, bool(known) and min(known.values()) > 0, _listing(labelled, "{:+.2f} dB"))
+
+
+def _listing(figures: dict[str, float], form: str) -> str:
+    return ", ".join(f"{name}: {'–' if math.isnan(v) else form.format(v)}" for name, v in figures.items())
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """The verdicts, then a table for each of TABLES: a line for each kind of path and second."""
+    at = {(row.kind, row.second, row.system): row for row in rows}
+    parts = [verdicts_to_markdown(verdicts(rows))]
+    for title, figures in TABLES:
+        columns = [(name, label, digits, s) for name, label, digits, systems in figures for s in systems]
+        titles = ["path", "second", *(f"{label}: {system}" for _, label, _, system in columns)]
+        lines = [f"**{title}**", "", "| " + " | ".join(titles) + " |"]
+        lines.append("|---|---|" + "---:|" * len(columns))
+        for kind, second in dict.fromkeys((row.kind, row.second) for row in rows):
+            cells = [_cell(getattr(at[kind, second, s], name), digits) for name, _, digits, s in columns]
+            lines.append("| " + " | ".join([kind, str(second), *cells]) + " |")
+        parts.append("\n".join(lines))
+    left_out = sum(row.left_out for row in rows if row.system == "model" and row.kind == ALL)
+    parts.append(f"Frames of which the start saw too little for the figures over seen pixels: {left_out}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def verdicts_to_markdown(found: Sequence[Verdict]) -> str:
+    return "\n".join(f"- {'pass' if v.passed else 'FAIL'}: {v.name} ({v.figures})" for v in found)
+
+
+def _cell(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def to_json(rows: Sequence[Row], about: dict[str, object]) -> str:
+    """`about` (what was measured, on what), rows and verdicts; what does not apply is null."""
+    table = [
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in dataclasses.asdict(row).items()}
+        for row in rows
+    ]
+    judged = [dataclasses.asdict(verdict) for verdict in verdicts(rows)]
+    return json.dumps(about | {"verdicts": judged, "rows": table}, indent=1)
+
+
+def contact_sheet(episodes: Sequence[Episode], generated: Sequence[Tensor], every: int) -> np.ndarray:
+    """One picture (H', W', 3) uint8: an episode's true frames above the generated ones, one in `every` of them."""
+    strips = []
+    for episode, frames in zip(episodes, generated, strict=True):
+        chosen = range(0, len(frames), every)
+        strips += [_strip([episode.frames[t] for t in chosen]), _strip([frames[t].numpy() for t in chosen])]
+        strips.append(np.full((3 * GAP, strips[-1].shape[1], 3), 255, np.uint8))
+    return np.concatenate(strips[:-1])
+
+
+def _strip(pictures: list[np.ndarray]) -> np.ndarray:
+    bar = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
+    row = np.concatenate([part for picture in pictures for part in (picture, bar)][:-1], axis=1)
+    return np.concatenate([row, np.full((GAP, row.shape[1], 3), 255, np.uint8)])
