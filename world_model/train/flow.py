@@ -29,7 +29,7 @@ from world_model.train.pictures import sheet
 from world_model.train.tokenizer import load_tokenizer
 from world_model.transformer import SanaWM
 from world_model.vae import VideoTokenizer
-from world_model.weights import load_strictly
+from world_model.weights import load_strictly, read_safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def train(config: FlowRun) -> None:
     torch.manual_seed(config.run.seed)
     model = FlowModel(world, tokenizer.sensitivity())
     if config.run.init:
-        load_strictly(model, snapshot.read_weights(Path(config.run.init)), config.run.init)
+        load_strictly(model, weights_to_continue(Path(config.run.init)), config.run.init)
     data, held_out = open_latents(Path(config.data)), open_latents(Path(config.validation))
 
     def sample_batch(step: int) -> Batch:
@@ -111,6 +111,17 @@ def train(config: FlowRun) -> None:
         save_folder(folder, world, (module.transformer, tokenizer, module.text), torch.bfloat16)
 
     fit(config.run, model, loss, sample_batch, validate=validate, export=export)
+
+
+def weights_to_continue(path: Path) -> dict[str, Tensor]:
+    """The trained tensors of a shipped model folder, of a snapshot, or of a .safetensors file of the whole.
+
+    Raises CheckpointError when they are missing or broken.
+    """
+    if not (path / "config.json").exists():
+        return snapshot.read_weights(path)
+    parts = {part: read_safetensors(path / f"{part}.safetensors") for part in ("transformer", "text")}
+    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
 def rollout_share(config: FlowRun, step: int) -> float:

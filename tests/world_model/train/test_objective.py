@@ -1,0 +1,132 @@
+"""What training computes is what streaming computes, and nothing of the future leaks into it."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from world_model.camera import cell_intrinsics
+from world_model.dynamics import _condition, new_worlds
+from world_model.errors import InputError
+from world_model.geometry import rigid
+from world_model.live_camera import chunk_camera
+from world_model.memory import write_memory
+from world_model.presets import nano, tiny_sana
+from world_model.train.initialise import initialise
+from world_model.train.objective import Clips, noised, shifted_logit_normal, velocities, window_indices
+from world_model.transformer import SanaWM
+
+FRAMES = 7
+
+
+def small(recent: int = 3):
+    """Nano's semantics at toy size."""
+    config = nano()
+    transformer = dataclasses.replace(
+        config.transformer, latent_channels=6, depth=2, heads=2, head_dim=16, main_scale_width=16, camera_scale_width=16
+    )
+    tokenizer = dataclasses.replace(config.tokenizer, latent_channels=6, height=48, width=64)
+    return dataclasses.replace(config, transformer=transformer, tokenizer=tokenizer, recent=recent)
+
+
+def random_model(config) -> SanaWM:
+    model = SanaWM(config.transformer)
+    initialise(model)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def random_clips(config, count: int = 2) -> Clips:
+    spin = 0.1 * torch.randn(count, 4 * (FRAMES - 1) + 1, 3)
+    skew = torch.linalg.cross(torch.eye(3).expand(*spin.shape, 3), spin[..., None, :].expand(*spin.shape, 3))
+    poses = rigid(torch.linalg.matrix_exp(skew), 0.5 * torch.randn(*spin.shape, 1))
+    poses[:, 0] = torch.eye(4)
+    rows, columns = config.tokenizer.grid
+    return Clips(
+        latents=torch.randn(count, 6, FRAMES, rows, columns),
+        poses=poses,
+        intrinsics=torch.tensor([[40.0, 42.0, 31.0, 25.0]]).expand(count, 4),
+        text=torch.randn(count, 5, config.text.channels),
+        text_mask=torch.tensor([[True] * 5, [True] * 2 + [False] * 3])[:count],
+        frame_index=torch.arange(FRAMES).expand(count, -1),
+    )
+
+
+@torch.no_grad()
+def streamed(model: SanaWM, config, clips: Clips, noisy: Tensor, time: float) -> Tensor:
+    """The same velocities from a world that is led along the clip, step by step."""
+    lens = clips.intrinsics
+    state = new_worlds(model, config, clips.latents[:, :, :1], lens, clips.text, clips.text_mask, [0, 1], "test")
+    cells = cell_intrinsics(lens, (config.tokenizer.height, config.tokenizer.width), config.tokenizer.grid)
+    out = []
+    for t in range(1, FRAMES):
+        path = clips.poses[:, 4 * t - 3 : 4 * t + 1]
+        camera = chunk_camera(state.pose, path, cells, config.tokenizer.grid, 4, config.plucker_reference)
+        given, cache = _condition(model, config, state, *camera)
+        out.append(model(noisy[:, :, t - 1 : t], torch.full((2, 1), time), given, cache)[0])
+        _, written = model(clips.latents[:, :, t : t + 1], torch.zeros(2, 1), given, cache)
+        state = write_memory(state, written, config)
+        state = dataclasses.replace(state, index=state.index + 1, pose=path[:, -1])
+    return torch.cat(out, 2)
+
+
+@pytest.mark.parametrize("recent", [1, 3, 8])
+@pytest.mark.parametrize("reference", ["start", "previous"])
+def test_training_computes_what_streaming_computes(recent: int, reference: str) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(small(recent), plucker_reference=reference)
+    model, clips = random_model(config), random_clips(config)
+    noisy = torch.randn_like(clips.latents[:, :, 1:])
+    batched = velocities(model, config, clips, clips.latents, noisy, torch.full((2, FRAMES - 1), 700.0))
+    stepped = streamed(model, config, clips, noisy, 700.0)
+    assert (batched - stepped).norm() <= 1e-5 * stepped.norm()
+
+
+def test_gradients_flow_through_the_caches_and_never_from_the_future() -> None:
+    torch.manual_seed(1)
+    config = small()
+    model, clips = random_model(config), random_clips(config)
+    context = clips.latents.clone().requires_grad_()
+    noisy = torch.randn_like(clips.latents[:, :, 1:])
+    velocity = velocities(model, config, clips, context, noisy, torch.full((2, FRAMES - 1), 500.0))
+    velocity[:, :, 3].square().sum().backward()  # chunk 4
+    touched = context.grad.abs().amax((0, 1, 3, 4))
+    assert (touched[:4] > 0).all()
+    assert (touched[4:] == 0).all()
+
+
+def test_a_config_of_longer_chunks_is_refused() -> None:
+    config = tiny_sana()
+    with pytest.raises(InputError, match="block=1"):
+        velocities(SanaWM(config.transformer), config, None, None, None, None)  # type: ignore[arg-type]
+
+
+def test_windows_hold_the_sink_and_the_recent_chunks() -> None:
+    window, exists = window_indices(6, 2, torch.device("cpu"))
+    seen = [sorted(w[e].tolist()) for w, e in zip(window, exists, strict=True)]
+    assert seen == [[0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4]]
+
+
+def test_times_lean_towards_noise_and_noising_is_a_straight_path() -> None:
+    draw = torch.Generator().manual_seed(0)
+    times = shifted_logit_normal((20000,), 3.0, draw)
+    assert 740 <= times.median() <= 760  # 3 * 0.5 / (1 + 2 * 0.5)
+    assert ((times >= 0) & (times <= 1000)).all()
+    clean, noise = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 3, 4, 4)
+    for time, expected in ((0.0, clean), (1000.0, noise), (250.0, 0.75 * clean + 0.25 * noise)):
+        assert torch.allclose(noised(clean, noise, torch.full((1, 3), time)), expected, atol=1e-6)
+
+
+def test_at_the_start_the_camera_and_plucker_paths_contribute_nothing() -> None:
+    torch.manual_seed(2)
+    config = small()
+    model, clips = SanaWM(config.transformer), random_clips(config)
+    initialise(model)
+    torch.nn.init.normal_(model.final_layer.linear.weight)
+    noisy, time = torch.randn_like(clips.latents[:, :, 1:]), torch.full((2, FRAMES - 1), 500.0)
+    still = dataclasses.replace(clips, poses=torch.eye(4).expand_as(clips.poses))
+    moved, unmoved = (velocities(model, config, c, c.latents, noisy, time) for c in (clips, still))
+    assert moved.abs().sum() > 0
+    assert torch.equal(moved, unmoved)
