@@ -34,7 +34,7 @@ GPU_PYTHON ?= python3
 define train_flow
 	mkdir -p "$(OUT)"
 	$(1) .ci/configure.py $(RECIPE) run.out="$(OUT)" world="$(WORLD)" tokenizer="$(TOKENIZER)" \
-		'data=["$(DATA)/train"]' 'validation=["$(DATA)/val"]' $(2) $(SET) > "$(OUT)/flow.json"
+		data="$(DATA)/train" validation="$(DATA)/val" $(2) $(SET) > "$(OUT)/flow.json"
 	timeout --signal=TERM $(MINUTES)m $(1) -m world_model.train flow --config "$(OUT)/flow.json" || test $$? -eq 124
 endef
 

@@ -1,6 +1,7 @@
 """The shape of the repository: which folder may import which, how long a file may be, what lies where."""
 
 import ast
+import functools
 import itertools
 import re
 import subprocess
@@ -41,10 +42,20 @@ FILES = tracked_files()
 PYTHON = [path for path in FILES if path.suffix == ".py"]
 
 
-def imported_roots(source: str, package: str) -> set[str]:
+@functools.cache
+def read(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(read(path))
+
+
+def imported_roots(module: ast.Module, package: str) -> set[str]:
     """Top-level names that a module imports anywhere in its text, lazily or not."""
     roots = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(module):
         if isinstance(node, ast.Import):
             roots |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -63,7 +74,7 @@ def test_imports_run_leftwards_only(layer: str) -> None:
         f"{path} imports {root}"
         for path in PYTHON
         if path.parts[0] == layer
-        for root in imported_roots((ROOT / path).read_text(encoding="utf-8"), layer) & forbidden
+        for root in imported_roots(tree(path), layer) & forbidden
     ]
     assert not wrong, f"{layer} may import only {LAYERS[: LAYERS.index(layer)]}: {wrong}"
 
@@ -76,7 +87,7 @@ def late():
     importlib.import_module("sanawm_env.env")
 from . import sibling
 """
-    assert imported_roots(source, "world_model") == {"bridges", "examples", "sanawm_env", "world_model"}
+    assert imported_roots(ast.parse(source), "world_model") == {"bridges", "examples", "sanawm_env", "world_model"}
 
 
 IMPORT_NAMES = {"opencv-python-headless": "cv2", "pyzmq": "zmq", "flash-linear-attention": "fla"}
@@ -87,11 +98,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     listed = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     names = {re.split(r"[^\w-]", requirement)[0] for requirement in listed}
     declared = {IMPORT_NAMES.get(name, name) for name in names}
-    used = {
-        root: str(path)
-        for path in PYTHON
-        for root in imported_roots((ROOT / path).read_text(encoding="utf-8"), path.parts[0])
-    }
+    used = {root: str(path) for path in PYTHON for root in imported_roots(tree(path), path.parts[0])}
     undeclared = used.keys() - declared - set(sys.stdlib_module_names) - {*LAYERS, "tests"}
     assert not undeclared, {root: used[root] for root in undeclared}
 
@@ -103,7 +110,7 @@ def ceiling(path: Path) -> int:
 
 
 def test_no_file_passes_its_ceiling() -> None:
-    lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in PYTHON}
+    lengths = {path: len(read(path).splitlines()) for path in PYTHON}
     too_long = {
         str(path): f"{lines} lines, ceiling {ceiling(path)}" for path, lines in lengths.items() if lines > ceiling(path)
     }
@@ -115,7 +122,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
         f"{path}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
         for path in PYTHON
         if path.parts[0] in LAYERS and "triton" not in path.stem
-        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if (node.end_lineno or 0) - node.lineno + 1 > 60
     ]
@@ -152,9 +159,7 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     # Spelled in halves, so that this file does not accuse itself.
     places = ["/ho" + "me/", "/ro" + "ot/", "/wo" + "rk/", "/Us" + "ers/", "C:" + "\\Users"]
     text = [path for path in FILES if path.suffix in {".py", ".md", ".toml", ".json", ".txt", ".yaml", ""}]
-    wrong = [
-        f"{path}: {place}" for path in text for place in places if place in (ROOT / path).read_text(encoding="utf-8")
-    ]
+    wrong = [f"{path}: {place}" for path in text for place in places if place in read(path)]
     assert not wrong, wrong
 
 
