@@ -77,11 +77,12 @@ class KeyConv(nn.Module):
         """(B, T, S, C) -> the same. With `past` (B, taps-1, S, C) earlier frames count across chunks, else not."""
         taps = self.weight[:, 0].mT  # (taps, C)
         y = x * taps[-1]
+        earlier = None if past is None else torch.cat([past, x], 1)
         for offset in range(1, len(taps)):
             tap = taps[-1 - offset]
-            if past is not None:
-                start = past.shape[1] - offset
-                y = y + tap * torch.cat([past, x], 1)[:, start : start + grid.frames]
+            if earlier is not None:
+                start = len(taps) - 1 - offset
+                y = y + tap * earlier[:, start : start + grid.frames]
             elif offset < max(grid.chunks):
                 y = y + tap * grid.neighbour(x, -offset)
             if offset < max(grid.chunks):
@@ -116,12 +117,11 @@ class TwoBranchAttention(nn.Module):
 
     def encode_rays(self, rays: Rays, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """UCPE on queries, keys and values, (B, N, H, D) each (stage-1 architecture, 8 and 10.4)."""
-        encoded = tuple(
-            project(x, m, rays.rope) for x, m in ((q, rays.query), (k, rays.key_value), (v, rays.key_value))
-        )
+        pairs = (q, rays.query), (k, rays.key_value), (v, rays.key_value)
+        encoded = [project(x, matrix, rays.rope) for x, matrix in pairs]
         if self.rms_envelope:
-            encoded = tuple(no_louder_than(x, y) for x, y in zip((q, k, v), encoded, strict=True))
-        return encoded  # pyright: ignore[reportReturnType]
+            encoded = [no_louder_than(x, y) for x, y in zip((q, k, v), encoded, strict=True)]
+        return encoded[0], encoded[1], encoded[2]
 
 
 class DeltaRuleAttention(TwoBranchAttention):
@@ -155,7 +155,7 @@ class DeltaRuleAttention(TwoBranchAttention):
         q, raw_k, v = self.qkv(x).chunk(3, dim=-1)
         k = self.conv_k(raw_k, grid, past.key_conv)
         q, k, v = (self.split_heads(y) for y in (F.relu(self.q_norm(q)), F.relu(self.k_norm(k)), v))
-        k = k * self.key_scale(k, grid)
+        k = k * (k.shape[-1] * grid.tokens) ** -0.5  # keeps a frame's transition a contraction (architecture, 9.1)
         numerator, numerator_states = self.mix(rotate(q, rope), rotate(k, rope), v, beta, decay, past.numerator, grid)
         ones = torch.ones_like(v[..., :1])
         denominator, denominator_states = self.mix(q, k, ones, beta, decay, past.denominator, grid)
@@ -166,7 +166,7 @@ class DeltaRuleAttention(TwoBranchAttention):
         k = self.conv_k_cam(self.k_proj_cam(x), grid)
         q, k = F.relu(self.q_norm_cam(self.q_proj_cam(x))), F.relu(self.k_norm_cam(k))
         q, k, v = (self.split_heads(y) for y in (q, k, self.v_proj_cam(x)))
-        k = k * self.key_scale(k, grid)
+        k = k * (k.shape[-1] * grid.tokens) ** -0.5
         q, ray_k, v = self.encode_rays(rays, q, k, v)
         # a ray's translation can lengthen a key, which would break the contraction: write less where it does
         stretch = ray_k.float().norm(dim=-1).clamp_min(1e-6) / k.float().norm(dim=-1).clamp_min(1e-6)  # (B, N, H)
@@ -174,11 +174,6 @@ class DeltaRuleAttention(TwoBranchAttention):
         beta = beta / inflation.clamp_min(1.0)[..., None]
         out, states = self.mix(q, ray_k, v, beta, decay, past.camera, grid)
         return project(out.to(x.dtype), rays.output, rays.rope.inverse()), states
-
-    @staticmethod
-    def key_scale(k: Tensor, grid: Grid) -> float:
-        """Keeps a frame's transition a contraction: trace(K beta K^T) <= 1 (stage-1 architecture, 9.1)."""
-        return (k.shape[-1] * grid.tokens) ** -0.5
 
     def mix(self, q, k, v, beta, decay, state, grid: Grid) -> tuple[Tensor, Tensor]:
         """(B, N, H, .) -> readout (B, N, H, V) float32 and the states at chunk ends (B, n, H, V, D)."""
@@ -235,10 +230,10 @@ def visibility(
     if past_mask is None and len(grid.chunks) == 1:
         return None
     chunk = torch.repeat_interleave(torch.arange(len(grid.chunks)), torch.tensor(grid.chunks))  # (T,)
-    start = torch.tensor(grid.chunks).cumsum(0)[chunk] - torch.tensor(grid.chunks)[chunk]
+    start = (chunk[:, None] > chunk).sum(1)  # of each frame's chunk
     age = start[:, None] - torch.arange(grid.frames)  # 1: the last frame before the chunk
-    seen = (chunk[:, None] == chunk) | (chunk[None] == 0) | (age <= (grid.frames if recent is None else recent))
-    seen = seen & (chunk[:, None] >= chunk)
+    near = age <= (grid.frames if recent is None else recent)
+    seen = (chunk[:, None] >= chunk) & ((chunk == 0) | near)
     own = seen.repeat_interleave(grid.tokens, 0).repeat_interleave(grid.tokens, 1).to(device)  # (N, N)
     if past_mask is None:
         past_mask = torch.ones(1, past, dtype=torch.bool, device=device)
@@ -254,8 +249,5 @@ def key_prefixes(keys: Tensor, past: Tensor, grid: Grid) -> Tensor:
 
 def no_louder_than(reference: Tensor, x: Tensor) -> Tensor:
     """Scale each token and head of x down to the RMS of reference where it exceeds it (architecture, 10.4)."""
-
-    def rms(y: Tensor) -> Tensor:
-        return y.float().square().mean(-1, keepdim=True).add(1e-6).sqrt()
-
-    return (x * (rms(reference) / rms(x)).clamp(max=1.0)).type_as(x)
+    before, now = (y.float().square().mean(-1, keepdim=True).add(1e-6).sqrt() for y in (reference, x))
+    return (x * (before / now).clamp(max=1.0)).type_as(x)

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world_model.errors import InputError
 from world_model.geometry import invert_rigid, pixel_rays
 
 
@@ -56,56 +55,3 @@ def pack_plucker(rays: Tensor, stride: int) -> Tensor:
 def chunk_plucker(rays: Tensor, stride: int) -> Tensor:
     """Rays of a later chunk, whose raw frames are all its own: (B, T*stride, 6, Y, X) -> (B, 6*stride, T, Y, X)."""
     return rays.unflatten(1, (-1, stride)).flatten(2, 3).transpose(1, 2)
-
-
-def check_poses(poses: Tensor) -> None:
-    """Raises InputError unless every (..., 4, 4) matrix is a finite rigid transform (to 1e-3)."""
-    if not torch.isfinite(poses).all():
-        raise InputError("poses: expected finite numbers, got NaN or infinity")
-    rotation = poses[..., :3, :3]
-    error = (rotation.mT @ rotation - torch.eye(3, device=poses.device)).abs().amax()
-    bottom = (poses[..., 3, :] - poses.new_tensor([0, 0, 0, 1])).abs().amax()
-    if error > 1e-3 or bottom > 1e-6 or (torch.linalg.det(rotation) < 0).any():
-        raise InputError(
-            "poses: expected rigid transforms (rotation with determinant 1, last row 0 0 0 1), "
-            f"got an orthogonality error of {error:.2g} and a last row off by {bottom:.2g}"
-        )
-
-
-def check_intrinsics(intrinsics: Tensor) -> None:
-    """Raises InputError unless (..., 4) holds finite values with positive focal lengths."""
-    if not torch.isfinite(intrinsics).all() or (intrinsics[..., :2] <= 0).any():
-        raise InputError(
-            f"intrinsics: expected finite fx, fy, cx, cy with positive focal lengths, got {intrinsics.tolist()}"
-        )
-
-
-def start_camera(
-    intrinsics: Tensor, grid: tuple[int, int], stride: int, seen: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """`camera` (B, 1, 20) and `plucker` (B, 6*stride, 1, Y, X) of the start latent. intrinsics (B, 4) in cells.
-
-    seen (B, stride, 4, 4): the poses of raw frames 0..stride-1, which the released weights look at; default frame 0,
-    held.
-    """
-    pose = torch.eye(4, device=intrinsics.device).expand(len(intrinsics), 1, 4, 4)
-    seen = pose.expand(-1, stride, -1, -1) if seen is None else seen
-    rays = plucker_rays(seen, intrinsics[:, None].expand(-1, stride, -1), grid)
-    return camera_rows(pose, intrinsics[:, None]), chunk_plucker(rays, stride)
-
-
-def chunk_camera(
-    before: Tensor, poses: Tensor, intrinsics: Tensor, grid: tuple[int, int], stride: int, reference: str
-) -> tuple[Tensor, Tensor]:
-    """`camera` (B, T, 20) and `plucker` (B, 6*stride, T, Y, X) of T later latents.
-
-    before (B, 4, 4): the pose of the frame before them; poses (B, T*stride, 4, 4); intrinsics (B, 4) in cells.
-    reference "start": rays in the start frame's axes; "previous": in those of the last frame before each latent.
-    """
-    ends = poses[:, stride - 1 :: stride]  # (B, T, 4, 4)
-    seen = poses
-    if reference == "previous":
-        origin = torch.cat([before[:, None], ends[:, :-1]], 1)
-        seen = invert_rigid(origin).repeat_interleave(stride, 1) @ poses
-    rays = plucker_rays(seen, intrinsics[:, None].expand(-1, poses.shape[1], -1), grid)
-    return camera_rows(ends, intrinsics[:, None]), chunk_plucker(rays, stride)

@@ -5,12 +5,7 @@ Lengths along time are counted in latent frames unless the name says otherwise.
 
 from dataclasses import dataclass
 
-from world_model.errors import InputError
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
+from world_model.errors import require, require_one_of, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +27,9 @@ class TransformerConfig:
     backend: str = "torch"  # who runs the delta rule
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            numeric = isinstance(value, int | float) and not isinstance(value, bool)
-            _check(not numeric or value > 0, f"{name}: expected a positive number, got {value}")
-        _check(self.head_dim % 8 == 0, f"head_dim: half of it must tile into 4x4 ray matrices, got {self.head_dim}")
-        _check(self.key_conv > 1, f"key_conv: expected at least two taps, got {self.key_conv}")
+        require_positive(self)
+        require(self.head_dim % 8 == 0, f"head_dim: half of it must tile into 4x4 ray matrices, got {self.head_dim}")
+        require(self.key_conv > 1, f"key_conv: expected at least two taps, got {self.key_conv}")
 
     @property
     def width(self) -> int:
@@ -53,19 +46,17 @@ class TokenizerConfig:
     kind: str = "nano"  # "nano": world_model.vae.VideoTokenizer; "ltx2": the VAE of the released weights
     height: int = 128  # pixels
     width: int = 128
-    latent_channels: int = 24
+    latent_channels: int = 48
     temporal_stride: int = 4
     spatial_stride: int = 16
     base_width: int = 48  # channels at the working resolution, 1/4 of the pixels' (nano only)
 
     def __post_init__(self) -> None:
-        _check(self.kind in ("nano", "ltx2"), f"tokenizer kind: expected 'nano' or 'ltx2', got {self.kind!r}")
-        for side in ("height", "width"):
-            size = getattr(self, side)
-            _check(
-                size > 0 and size % self.spatial_stride == 0,
-                f"{side}: expected a positive multiple of spatial_stride={self.spatial_stride}, got {size}",
-            )
+        require_positive(self)
+        require_one_of("tokenizer kind", self.kind, "nano", "ltx2")
+        for side, size in (("height", self.height), ("width", self.width)):
+            whole = size % self.spatial_stride == 0
+            require(whole, f"{side}: expected a multiple of spatial_stride={self.spatial_stride}, got {size}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -83,8 +74,8 @@ class TextConfig:
     channels: int = 64
 
     def __post_init__(self) -> None:
-        _check(self.kind in ("words", "gemma2"), f"text: expected kind 'words' or 'gemma2', got {self.kind!r}")
-        _check(self.max_words > 0, f"max_words: expected > 0, got {self.max_words}")
+        require_positive(self)
+        require_one_of("text kind", self.kind, "words", "gemma2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,36 +97,25 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         falling = list(self.steps) == sorted(set(self.steps), reverse=True)
-        _check(
+        require(
             falling and len(self.steps) >= 2 and self.steps[0] <= 1000 and self.steps[-1] == 0,
             f"steps: expected strictly falling times from at most 1000 to 0, got {self.steps}",
         )
-        _check(self.block > 0, f"block: expected > 0, got {self.block}")
+        require(self.block > 0 and self.fps > 0, f"block, fps: expected > 0, got {self.block}, {self.fps}")
         first = 1 + self.block * self.pending_start
-        _check(self.sink == first, f"sink: expected the {first} latents of the first chunk, got {self.sink}")
-        _check(
-            self.recent >= 0 and self.recent % self.block == 0,
-            f"recent: expected a multiple of block={self.block}, got {self.recent}",
-        )
-        _check(
-            self.first_plucker in ("overlap", "hold"),
-            f"first_plucker: expected 'overlap' or 'hold', got {self.first_plucker!r}",
-        )
-        _check(
-            self.pending_start or self.first_plucker == "hold",
-            "first_plucker: 'overlap' needs poses that reset does not know; expected 'hold' without pending_start",
-        )
-        _check(
-            self.plucker_reference in ("start", "previous"),
-            f"plucker_reference: expected 'start' or 'previous', got {self.plucker_reference!r}",
-        )
+        require(self.sink == first, f"sink: expected the {first} latents of the first chunk, got {self.sink}")
+        whole = self.recent >= 0 and self.recent % self.block == 0
+        require(whole, f"recent: expected a multiple of block={self.block}, got {self.recent}")
+        # without a pending start, reset writes latent 0 before any pose to come is known
+        require_one_of("first_plucker", self.first_plucker, "hold", *["overlap"] * self.pending_start)
+        require_one_of("plucker_reference", self.plucker_reference, "start", "previous")
         model, stride = self.transformer, self.tokenizer.temporal_stride
         for name, left, right in (
             ("plucker_channels", model.plucker_channels, 6 * stride),
             ("latent_channels", model.latent_channels, self.tokenizer.latent_channels),
             ("caption_channels", model.caption_channels, self.text.channels),
         ):
-            _check(left == right, f"{name}: the transformer has {left}, its tokenizer or text model {right}")
+            require(left == right, f"{name}: the transformer has {left}, its tokenizer or text model {right}")
 
     @property
     def frames_per_step(self) -> int:

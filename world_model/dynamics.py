@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from world_model.attention import DeltaCache, Grid
-from world_model.camera import cell_intrinsics, chunk_camera, start_camera
+from world_model.camera import cell_intrinsics
 from world_model.config import WorldConfig
+from world_model.live_camera import chunk_camera, start_camera
 from world_model.memory import read_memory, write_memory
 from world_model.sampler import sample_chunk
 from world_model.state import WorldState

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from world_model.camera import check_intrinsics
+from world_model.checks import check_intrinsics
 from world_model.errors import InputError
 
 DEFAULT_FIELD_OF_VIEW = math.radians(70.0)  # horizontal, of the picture as it is given

@@ -87,8 +87,7 @@ class CaptionEmbedder(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        layers = {"fc1": nn.Linear(channels, width), "fc2": nn.Linear(width, width)}
-        self.y_proj = nn.ModuleDict(layers)
+        self.y_proj = nn.ModuleDict({"fc1": nn.Linear(channels, width), "fc2": nn.Linear(width, width)})
 
     def forward(self, text: Tensor) -> Tensor:
         return self.y_proj["fc2"](F.gelu(self.y_proj["fc1"](text), approximate="tanh"))

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from world_model import checkpoint
-from world_model.camera import check_poses
 from world_model.checkpoint import config_to_json
+from world_model.checks import check_poses
 from world_model.config import WorldConfig
 from world_model.dynamics import advance, new_worlds
 from world_model.errors import InputError, StateError
@@ -102,6 +102,8 @@ class WorldModel:
             if len(got) != count:
                 raise InputError(f"{name}: expected {count}, one an image, got {len(got)}")
         ids, mask = self.text.tokenize(prompts)
+        unused = 1 + self.config.text.max_words - ids.shape[1]  # one length for all, so that worlds can share a batch
+        ids, mask = (nn.functional.pad(x, (0, unused)) for x in (ids, mask))
         video = to_video(frames[:, None].to(self.device), self.dtype)
         start, text = self.tokenizer.encode(video), self.text(ids.to(self.device))
         args = start, lenses, text, mask, seeds, self.fingerprint

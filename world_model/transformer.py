@@ -12,15 +12,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from world_model.attention import (
-    DeltaCache,
-    DeltaRuleAttention,
-    Grid,
-    SoftmaxAttention,
-    SoftmaxCache,
-    visibility,
-)
+from kernels.delta_rule import BACKENDS
+from world_model.attention import DeltaCache, DeltaRuleAttention, Grid, SoftmaxAttention, SoftmaxCache, visibility
 from world_model.config import TransformerConfig
+from world_model.errors import BackendError
 from world_model.geometry import Rays, Rope, camera_rays, ropes
 from world_model.layers import CaptionEmbedder, CrossAttention, FinalLayer, GatedConv, TimeEmbedder
 
@@ -70,19 +65,17 @@ class Block(nn.Module):
         return x + gate2 * y, BlockCache(mixer, tail)
 
     def empty_cache(self, batch: int, grid: Grid, like: Tensor) -> BlockCache:
-        tail = like.new_zeros(batch, 1, grid.tokens, self.proj_width)
+        tail = like.new_zeros(batch, 1, grid.tokens, self.plucker_proj.out_features)
         return BlockCache(self.attn.empty_cache(batch, grid, like), tail)
-
-    @property
-    def proj_width(self) -> int:
-        return self.plucker_proj.out_features
 
 
 class SanaWM(nn.Module):
-    """Raises ValueError for a backend that does not exist."""
+    """Raises BackendError for a backend of the delta rule that does not exist."""
 
     def __init__(self, cfg: TransformerConfig) -> None:
         super().__init__()
+        if cfg.backend not in BACKENDS:
+            raise BackendError(f"backend: expected one of {BACKENDS}, got {cfg.backend!r}")
         self.cfg = cfg
         width = cfg.width
         self.x_embedder = nn.ModuleDict({"proj": nn.Conv3d(cfg.latent_channels, width, 1)})

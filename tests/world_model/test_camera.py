@@ -11,17 +11,15 @@ from torch import Tensor
 from world_model.camera import (
     camera_rows,
     cell_intrinsics,
-    check_intrinsics,
-    check_poses,
-    chunk_camera,
     chunk_plucker,
     pack_plucker,
     plucker_rays,
     relative_to_first,
-    start_camera,
 )
+from world_model.checks import check_intrinsics, check_poses
 from world_model.errors import InputError
 from world_model.geometry import invert_rigid
+from world_model.live_camera import chunk_camera, start_camera
 
 GRID = 2, 3
 LENS = torch.tensor([[2.0, 2.5, 1.5, 1.0]])

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from world_model.attention import SoftmaxCache
-from world_model.camera import cell_intrinsics, chunk_camera, start_camera
+from world_model.camera import cell_intrinsics
 from world_model.config import WorldConfig
 from world_model.errors import InputError
+from world_model.live_camera import chunk_camera, start_camera
 from world_model.transformer import BlockCache, SanaWM
 from world_model.tree import map_tensors
 

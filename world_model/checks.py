@@ -1,0 +1,28 @@
+"""What nobody should have to debug inside a network: poses and lenses are checked where they come in."""
+
+import torch
+from torch import Tensor
+
+from world_model.errors import InputError
+
+
+def check_poses(poses: Tensor) -> None:
+    """Raises InputError unless every (..., 4, 4) matrix is a finite rigid transform (to 1e-3)."""
+    if not torch.isfinite(poses).all():
+        raise InputError("poses: expected finite numbers, got NaN or infinity")
+    rotation = poses[..., :3, :3]
+    error = (rotation.mT @ rotation - torch.eye(3, device=poses.device)).abs().amax()
+    bottom = (poses[..., 3, :] - poses.new_tensor([0, 0, 0, 1])).abs().amax()
+    if error > 1e-3 or bottom > 1e-6 or (torch.linalg.det(rotation) < 0).any():
+        raise InputError(
+            "poses: expected rigid transforms (rotation with determinant 1, last row 0 0 0 1), "
+            f"got an orthogonality error of {error:.2g} and a last row off by {bottom:.2g}"
+        )
+
+
+def check_intrinsics(intrinsics: Tensor) -> None:
+    """Raises InputError unless (..., 4) holds finite values with positive focal lengths."""
+    if not torch.isfinite(intrinsics).all() or (intrinsics[..., :2] <= 0).any():
+        raise InputError(
+            f"intrinsics: expected finite fx, fy, cx, cy with positive focal lengths, got {intrinsics.tolist()}"
+        )
