@@ -1,0 +1,144 @@
+"""The flow run from episodes on disk to a folder that plays: it trains, rolls out, exports and continues."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from world_model.checkpoint import config_to_json
+from world_model.config import TextConfig, TokenizerConfig
+from world_model.dynamics import new_worlds
+from world_model.errors import CheckpointError, InputError
+from world_model.model import WorldModel
+from world_model.presets import nano
+from world_model.train.data.episode import Episode, write_episode
+from world_model.train.data.latents import LatentsRun, open_latents
+from world_model.train.data.latents import train as encode
+from world_model.train.flow import FlowModel, FlowRun, batch_of, flow_loss, rollout, rollout_share, train
+from world_model.train.loop import RunConfig, generator
+from world_model.train.tokenizer import save_tokenizer
+from world_model.vae import VideoTokenizer
+
+HEIGHT = WIDTH = 32
+
+
+@pytest.fixture(scope="module")
+def config():
+    whole = nano()
+    transformer = dataclasses.replace(
+        whole.transformer, latent_channels=4, caption_channels=8, depth=2, heads=1, head_dim=16
+    )
+    tokenizer = TokenizerConfig(height=HEIGHT, width=WIDTH, latent_channels=4, base_width=8)
+    text = TextConfig(vocabulary=("room", "red"), max_words=4, channels=8)
+    return dataclasses.replace(whole, name="toy", transformer=transformer, tokenizer=tokenizer, text=text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, config) -> Path:
+    """A config, a tokenizer, and the latents of two short episodes."""
+    root = tmp_path_factory.mktemp("flow")
+    torch.manual_seed(0)
+    save_tokenizer(VideoTokenizer(config.tokenizer), root / "tokenizer")
+    (root / "config.json").write_text(config_to_json(config))
+    noise = np.random.default_rng(0)
+    for i in range(2):
+        path = np.repeat(np.eye(4, dtype=np.float32)[None], 29, 0)
+        path[:, 2, 3] = 0.05 * np.arange(29)
+        episode = Episode(
+            frames=np.repeat(noise.integers(0, 255, (1, HEIGHT, WIDTH, 3), dtype=np.uint8), 29, 0),
+            c2w=path,
+            intrinsics=np.tile(np.array([24, 24, 16, 16], np.float32), (29, 1)),
+            caption="a red room",
+            fps=16.0,
+            meta={"split": "train", "seed": i},
+        )
+        write_episode(root / "episodes" / f"{i:06d}", episode)
+    encode(LatentsRun(tokenizer=str(root / "tokenizer"), data=(str(root / "episodes"),), out=str(root / "latents")))
+    return root
+
+
+def flow_run(folder: Path, out: Path, steps: int, **changes) -> FlowRun:
+    run = RunConfig(out=str(out), steps=steps, batch=2, lr=1e-3, warmup=0, log_every=1, **changes)
+    return FlowRun(
+        run=run,
+        world=str(folder / "config.json"),
+        tokenizer=str(folder / "tokenizer"),
+        data=str(folder / "latents"),
+        validation=str(folder / "latents"),
+        latents=4,
+        rollout=1.0,
+        rollout_from=1,
+        rollout_full=2,
+        validation_clips=2,
+        validation_latents=5,
+    )
+
+
+def test_a_run_exports_a_world_that_plays_and_that_training_continues_from(folder: Path, tmp_path: Path) -> None:
+    train(flow_run(folder, tmp_path / "first", 3))
+    lines = [json.loads(line) for line in (tmp_path / "first" / "log.jsonl").read_text().splitlines()]
+    assert [line["rolled"] for line in lines if "rolled" in line] == [0.0, 0.0, 1.0]
+    assert {"validation_loss_1000", "validation_psnr_model_1s", "validation_psnr_repeat_1s"} <= lines[-1].keys()
+    assert list((tmp_path / "first" / "pictures").glob("*.png"))
+
+    world = WorldModel.from_pretrained(tmp_path / "first" / "export")
+    state, _ = world.reset([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], prompts=["a red room"])
+    state, frames = world.step(state, np.tile(np.eye(4), (1, 4, 1, 1)))
+    assert frames.shape == (1, 4, HEIGHT, WIDTH, 3)
+
+    train(flow_run(folder, tmp_path / "second", 1, init=str(tmp_path / "first" / "export")))
+    again = WorldModel.from_pretrained(tmp_path / "second" / "export")
+    for before, after in zip(world.transformer.parameters(), again.transformer.parameters(), strict=True):
+        assert (before - after).abs().max() < 0.02  # one step from there, not a new start
+
+
+def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path, config) -> None:
+    other = dataclasses.replace(config, transformer=dataclasses.replace(config.transformer, depth=4))
+    (tmp_path / "config.json").write_text(config_to_json(other))
+    train(flow_run(folder, tmp_path / "run", 1))
+    run = dataclasses.replace(
+        flow_run(folder, tmp_path / "more", 1, init=str(tmp_path / "run" / "export")),
+        world=str(tmp_path / "config.json"),
+    )
+    with pytest.raises(CheckpointError, match=r"blocks\.2"):
+        train(run)
+
+
+def test_a_rollout_in_training_is_the_world_that_is_played(folder: Path, config) -> None:
+    torch.manual_seed(3)
+    model = FlowModel(config, torch.ones(4)).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    batch = batch_of(open_latents(folder / "latents"), model.text, 2, 5, generator(0, 0, "t"), 0.0)
+    clips = model.clips(batch.tensors)
+    noise = torch.randn(clips.latents[:, :, 1:].shape)
+    made = rollout(model, clips, noise)
+
+    world = WorldModel(config, model.transformer, VideoTokenizer(config.tokenizer), model.text)
+    mask = clips.text_mask
+    state = new_worlds(
+        world.transformer, config, made[:, :, :1], clips.intrinsics, clips.text, mask, [0, 1], world.fingerprint
+    )
+    for step in range(4):
+        path = clips.poses[:, 1 + 4 * step : 5 + 4 * step]
+        state, latents = world.step_latent(state, path, noise=noise[:, :, step : step + 1])
+        assert torch.allclose(latents.values, made[:, :, step + 1 : step + 2], rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_is_a_function_of_weights_batch_and_generator(folder: Path, config, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    model, run = FlowModel(config, torch.ones(4)), flow_run(folder, tmp_path, 1)
+    batch = batch_of(open_latents(folder / "latents"), model.text, 2, 4, generator(0, 0, "t"), 0.5)
+    first, again, other = (flow_loss(model, batch.tensors, generator(0, s, "l"), run)[0] for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_share_of_rollouts_grows_from_nothing(folder: Path, tmp_path: Path) -> None:
+    run = dataclasses.replace(flow_run(folder, tmp_path, 1), rollout=0.5, rollout_from=100, rollout_full=300)
+    assert [rollout_share(run, step) for step in (0, 100, 200, 300, 900)] == [0, 0, 0.25, 0.5, 0.5]
+    with pytest.raises(InputError, match="rollout_full > rollout_from"):
+        dataclasses.replace(run, rollout_full=100)
