@@ -1,4 +1,7 @@
-"""What nobody should have to debug inside a network: poses and lenses are checked where they come in."""
+"""What nobody should have to debug inside a network: poses, lenses and seeds are checked where they come in."""
+
+import operator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,3 +29,13 @@ def check_intrinsics(intrinsics: Tensor) -> None:
         raise InputError(
             f"intrinsics: expected finite fx, fy, cx, cy with positive focal lengths, got {intrinsics.tolist()}"
         )
+
+
+def check_seeds(seeds: Sequence[int], count: int) -> Tensor:
+    """(count,) int64. Raises InputError for another number of seeds, and for what is no 64-bit integer."""
+    if len(seeds) != count:
+        raise InputError(f"seeds: expected {count}, one a world, got {len(seeds)}")
+    try:
+        return torch.tensor([operator.index(seed) for seed in seeds], dtype=torch.int64)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(f"seeds: expected 64-bit integers, got {list(seeds)}: {error}") from error

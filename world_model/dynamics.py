@@ -13,6 +13,7 @@ from torch import Tensor
 
 from world_model.attention import DeltaCache, Grid
 from world_model.camera import cell_intrinsics
+from world_model.checks import check_seeds
 from world_model.config import WorldConfig
 from world_model.live_camera import chunk_camera, start_camera
 from world_model.memory import read_memory, write_memory
@@ -41,7 +42,7 @@ def new_worlds(
         model=model,
         index=torch.zeros(count, dtype=torch.int64),
         decoded=torch.ones(count, dtype=torch.int64),  # frame 0 is known
-        seed=torch.tensor(list(seeds), dtype=torch.int64),
+        seed=check_seeds(seeds, count),
         pose=torch.eye(4, device=device).repeat(count, 1, 1),
         intrinsics=intrinsics.to(device),
         text=text,

@@ -96,12 +96,11 @@ class WorldModel:
             raise InputError("images: expected at least one, got none")
         frames, lenses = fit_images(images, intrinsics, self.size)
         count = len(frames)
-        prompts = [""] * count if prompts is None else list(prompts)
-        seeds = list(range(count)) if seeds is None else [int(s) for s in seeds]
-        for name, got in (("prompts", prompts), ("seeds", seeds)):
-            if len(got) != count:
-                raise InputError(f"{name}: expected {count}, one an image, got {len(got)}")
-        ids, mask = self.text.tokenize(prompts)
+        prompts = [""] * count if prompts is None else prompts
+        if isinstance(prompts, str) or len(prompts) != count or not all(isinstance(p, str) for p in prompts):
+            raise InputError(f"prompts: expected {count} strings, one an image, got {prompts!r}")
+        seeds = range(count) if seeds is None else seeds
+        ids, mask = self.text.tokenize(list(prompts))
         unused = 1 + self.config.text.max_words - ids.shape[1]  # one length for all, so that worlds can share a batch
         ids, mask = (nn.functional.pad(x, (0, unused)) for x in (ids, mask))
         video = to_video(frames[:, None].to(self.device), self.dtype)
@@ -130,9 +129,12 @@ class WorldModel:
         self._check_state(state)
         path = self._check_poses(state, poses)
         block, index = self.config.block, state.index.clamp_min(1)
+        shape = (self.config.tokenizer.latent_channels, *self.config.tokenizer.grid)
         if noise is None:
-            shape = (self.config.tokenizer.latent_channels, *self.config.tokenizer.grid)
             noise = latent_noise(state.seed, index[:, None] + torch.arange(block), shape)
+        expected = (len(state), shape[0], block, *shape[1:])
+        if noise.shape != expected or not noise.is_floating_point():
+            raise InputError(f"noise: expected {expected} floating point, got {tuple(noise.shape)} {noise.dtype}")
         after, latents = advance(self.transformer, self.config, state, path, noise.to(self.device, self.dtype))
         return after, LatentChunk(index, latents)
 
@@ -157,7 +159,7 @@ class WorldModel:
             raise StateError(f"expected a state of model {self.fingerprint}, got one of {state.model}")
 
     def _check_poses(self, state: WorldState, poses: ArrayLike) -> Tensor:
-        path = torch.as_tensor(np.asarray(poses) if not isinstance(poses, Tensor) else poses)
+        path = poses if isinstance(poses, Tensor) else torch.tensor(np.asarray(poses))
         shape = (len(state), self.config.frames_per_step, 4, 4)
         if path.shape != shape or not path.is_floating_point():
             raise InputError(f"poses: expected {shape} floating point, got {tuple(path.shape)} {path.dtype}")

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from world_model.attention import DeltaCache, SoftmaxCache
+from world_model.checks import check_seeds
 from world_model.errors import StateError
 from world_model.tree import build, map_tensors, named_tensors
 
@@ -82,10 +83,8 @@ class WorldState:
         """`count` copies of a single world. Without seeds they keep its noise, so equal poses give equal futures."""
         if len(self) != 1:
             raise StateError(f"fork: expected a single world, got {len(self)}; choose one with state[i]")
-        if seeds is not None and len(seeds) != count:
-            raise StateError(f"fork: expected {count} seeds, got {len(seeds)}")
         copies = self[[0] * count]
-        return copies if seeds is None else dataclasses.replace(copies, seed=torch.tensor(list(seeds)))
+        return copies if seeds is None else dataclasses.replace(copies, seed=check_seeds(seeds, count))
 
     def bytes_per_world(self) -> int:
         """Memory that one world of this batch holds."""

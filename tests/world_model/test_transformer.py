@@ -245,10 +245,8 @@ def test_worlds_at_different_indices_share_a_forward(transformer: SanaWM, clip: 
 
 
 def test_a_past_that_a_world_does_not_have_is_as_good_as_none(transformer: SanaWM, clip: Clip) -> None:
-    part, tokens = clip.part(slice(4, 7)), 4 * ROWS * COLUMNS
-    _, written = transformer(
-        *dataclasses.astuple(clip.part(slice(0, 4)))[:2], clip.part(slice(0, 4)).given(transformer)
-    )
+    first, part, tokens = clip.part(slice(0, 4)), clip.part(slice(4, 7)), 4 * ROWS * COLUMNS
+    _, written = transformer(first.latents, first.time, first.given(transformer))
     fresh = transformer.empty_cache(2, part.given(transformer).grid, part.latents)
     cache = tuple(
         carried(block, None) if isinstance(block.mixer, SoftmaxCache) else empty
