@@ -25,8 +25,12 @@ OBJECTIVES = {
 def main(arguments: list[str]) -> None:
     """Parse the command line and run one objective."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    usage = f"usage: python -m world_model.train {{{','.join(OBJECTIVES)}}} --config FILE.json [--run.lr 1e-4 ...]"
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(usage)
+        return
     if not arguments or arguments[0] not in OBJECTIVES:
-        sys.exit(f"usage: python -m world_model.train {{{','.join(OBJECTIVES)}}} --config FILE.json [--run.lr ...]")
+        sys.exit(usage)
     module, name = OBJECTIVES[arguments[0]]
     objective = importlib.import_module(module)
     objective.train(parse(getattr(objective, name), arguments[1:]))

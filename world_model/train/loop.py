@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from world_model.errors import CheckpointError, InputError, SanaWMError
-from world_model.train import snapshot
+from world_model.train import optimizer, snapshot
 from world_model.train.pictures import png
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class RunConfig:
     steps: int = 0  # stop after this many, 0: no limit
     minutes: float = 0.0  # stop after this long in all, resumed stretches included, 0: no limit
     batch: int = 8
+    optimizer: str = "adamw"  # "muon": Muon for linear maps and convolutions, AdamW for the rest
     lr: float = 1e-3
     warmup: int = 100  # steps
     schedule: str = "constant"  # "cosine": to zero at the limit of steps, or else of minutes
@@ -63,7 +64,8 @@ class RunConfig:
     keep: int = 2  # snapshots
 
     def __post_init__(self) -> None:
-        for name, allowed in (("schedule", ("constant", "cosine")), ("dtype", ("float32", "bfloat16"))):
+        choices = {"optimizer": ("adamw", "muon"), "schedule": ("constant", "cosine"), "dtype": ("float32", "bfloat16")}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
         for name in ("batch", "lr", "clip", "threads", "log_every", "keep"):
@@ -93,7 +95,7 @@ class _Run:
 
     module: nn.Module
     ema: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizers: list[torch.optim.Optimizer]
     step: int = 0  # steps done
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)  # of the logs since the last line
@@ -133,7 +135,8 @@ def fit(
     torch.set_num_threads(run.threads)
     out, device = Path(run.out), torch.device(run.device)
     module.to(device).train()
-    state = _Run(module=module, ema=_frozen_copy(module), optimizer=_optimizer(run, module))
+    optimizers = optimizer.build(module, kind=run.optimizer, lr=run.lr, weight_decay=run.weight_decay)
+    state = _Run(module=module, ema=_frozen_copy(module), optimizers=optimizers)
     _resume(state, out / "snapshots")
     saved = validated = state.seconds
     with _stop_signals() as stopped, tqdm(initial=state.step, total=run.steps or None, unit="step") as bar:
@@ -167,7 +170,7 @@ def _one_step(
     batch = sample_batch(state.step)
     tensors = {name: tensor.to(device) for name, tensor in batch.tensors.items()}
     rate = learning_rate(run, state.step, state.seconds)
-    for group in state.optimizer.param_groups:
+    for group in (group for each in state.optimizers for group in each.param_groups):
         group["lr"] = rate
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.dtype == "bfloat16"):
         value, logs = loss(state.module, tensors, generator(run.seed, state.step, "loss"))
@@ -177,8 +180,9 @@ def _one_step(
     norm = nn.utils.clip_grad_norm_(state.module.parameters(), run.clip, error_if_nonfinite=False)
     if not torch.isfinite(norm):
         raise DivergedError(f"step {state.step}: expected finite gradients, got {norm.item()}; batch {batch.ids}")
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
+    for each in state.optimizers:
+        each.step()
+        each.zero_grad(set_to_none=True)
     decay = min(run.ema, (1 + state.step) / (10 + state.step))  # forget the start of training quickly
     with torch.no_grad():
         for average, weight in zip(state.ema.parameters(), state.module.parameters(), strict=True):
@@ -196,17 +200,8 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).eval().requires_grad_(False)
 
 
-def _optimizer(run: RunConfig, module: nn.Module) -> torch.optim.AdamW:
-    weights = [p for p in module.parameters() if p.ndim >= 2]
-    others = [p for p in module.parameters() if p.ndim < 2]
-    groups = [{"params": weights, "weight_decay": run.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, 0.99), fused=True)
-
-
 def _save(state: _Run, root: Path, keep: int) -> None:
-    moments: dict[str, Tensor] = {}
-    for name, weight in state.module.named_parameters():
-        moments |= {f"{kind}.{name}": value for kind, value in state.optimizer.state[weight].items()}
+    moments = optimizer.moments(state.optimizers, state.module)
     tensors = (state.module.state_dict(), state.ema.state_dict(), moments)
     groups = dict(zip(STEMS, tensors, strict=True))
     snapshot.write_snapshot(root, state.step, groups, {"seconds": state.seconds})
@@ -224,11 +219,7 @@ def _resume(state: _Run, root: Path) -> None:
         state.ema.load_state_dict(tensors["ema"])
     except RuntimeError as error:
         raise CheckpointError(f"{root}: expected snapshots of this configuration: {error}") from error
-    for name, weight in state.module.named_parameters():
-        for kind in ("step", "exp_avg", "exp_avg_sq"):
-            value = tensors["optimizer"][f"{kind}.{name}"]
-            like = weight if kind != "step" else value
-            state.optimizer.state[weight][kind] = torch.empty_like(like, device=weight.device).copy_(value)
+    optimizer.restore(state.optimizers, state.module, tensors["optimizer"])
     log.info("resumed %s at step %d, %.1f minutes", root, state.step, state.seconds / 60)
 
 

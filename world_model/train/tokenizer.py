@@ -25,6 +25,7 @@ from world_model.vae import VideoTokenizer
 
 STEM = "tokenizer"
 PICTURED = 4  # clips on a sample picture
+OVERSAMPLE = 16  # directions more than needed, for an accurate randomised decomposition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class TokenizerRun:
     kl: float = 3e-4
     edge: float = 0.5  # weight of the L1 of pixel differences
     validation_clips: int = 24
+    decoder_only: bool = False  # leave the encoder, and with it all latents already made, as they are
 
     def __post_init__(self) -> None:
         if self.latents < 2 or self.validation_clips < PICTURED:
@@ -58,6 +60,7 @@ def train(config: TokenizerRun) -> None:
     clips = open_clips(config.data, config.cache, size)
     if not config.run.init:
         start_linear(tokenizer, clips)
+    tokenizer.encoder.requires_grad_(not config.decoder_only)
     for side in (tokenizer.encoder, tokenizer.decoder):
         side.linear.requires_grad_(False)  # steps of the size that convolutions need would wreck it at once
     held_out = open_clips(config.validation, config.cache, size)
@@ -79,7 +82,8 @@ def train(config: TokenizerRun) -> None:
 
     def export(module: nn.Module, folder: Path) -> None:
         assert isinstance(module, VideoTokenizer)
-        calibrate(module, clips)
+        if not config.decoder_only:
+            calibrate(module, clips)
         save_tokenizer(module, folder)
 
     fit(config.run, tokenizer, loss, sample_batch, validate=validate, export=export)
@@ -91,12 +95,14 @@ def start_linear(tokenizer: VideoTokenizer, clips: ClipDataset, draws: int = 250
     stride, cell = tokenizer.cfg.temporal_stride, tokenizer.cfg.spatial_stride
     video = to_video(clips.sample(draws, stride, generator(0, 0, "components"))[0])  # (draws, 3, R, H, W)
     stacks = video.movedim(1, 2).flatten(1, 2)  # (draws, 3R, H, W)
-    cells = nn.functional.pixel_unshuffle(stacks, cell).movedim(1, -1).flatten(0, 2)  # (cells, D)
-    mean = cells.mean(0)
-    variance, directions = torch.linalg.eigh((cells - mean).mT @ (cells - mean) / len(cells))
-    count = tokenizer.cfg.latent_channels
-    spread = variance[-count:].clamp_min(1e-8).sqrt()
-    tokenizer.start_from_components(mean, directions[:, -count:], spread)
+    cells = nn.functional.pixel_unshuffle(stacks, cell).movedim(1, -1).flatten(0, 2)  # (N, D)
+    mean, count = cells.mean(0), tokenizer.cfg.latent_channels
+    if len(cells) <= count:
+        raise InputError(f"components: expected more than {count} cells to find {count} components, got {len(cells)}")
+    kept = min(count + OVERSAMPLE, *cells.shape)
+    _, lengths, directions = torch.svd_lowrank(cells - mean, q=kept, niter=4)
+    spread = lengths[:count] / len(cells) ** 0.5
+    tokenizer.start_from_components(mean, directions[:, :count], spread.clamp_min(1e-4))
 
 
 def reconstruction_loss(
@@ -171,8 +177,9 @@ def load_tokenizer(folder: Path) -> VideoTokenizer:
 
 
 def load_weights(tokenizer: VideoTokenizer, path: Path) -> None:
-    """Start from the weights at `path`: a .safetensors file or a snapshot of a run."""
-    _load_strict(tokenizer, snapshot.read_weights(path), path)
+    """Start from the weights at `path`: an exported folder, a .safetensors file or a snapshot of a run."""
+    exported = (path / f"{STEM}.json").exists()
+    _load_strict(tokenizer, snapshot.read_tensors(path, STEM) if exported else snapshot.read_weights(path), path)
 
 
 def _load_strict(tokenizer: VideoTokenizer, tensors: Mapping[str, Tensor], source: Path) -> None:
