@@ -88,13 +88,11 @@ def fly_all(demo: Demo) -> tuple[list[Flight], float]:
     )
     config = env.unwrapped.model.config  # pyright: ignore[reportAttributeAccessIssue]
     actions = script(max(1, round(demo.seconds * config.fps / config.frames_per_step)))
-    scenes = []
-    seed = demo.seed
-    while len(scenes) < SCENES:  # the seeds draw them; a bank of one scene is flown twice
-        scene = env.reset(seed=seed)[1]["scene"]
-        seed += 1
-        if scene not in scenes or seed - demo.seed > 100:
-            scenes.append(scene)
+    names = env.unwrapped.scenes  # pyright: ignore[reportAttributeAccessIssue]
+    if not names:
+        raise InputError(f"demo: expected a bank of start scenes beside the model {demo.model!r}, got none")
+    rng = np.random.default_rng(demo.seed)
+    scenes = rng.choice(names, SCENES, replace=len(names) < SCENES).tolist()
     total = SCENES * len(actions) * config.frames_per_step
     with tqdm(total=total, desc="flying", unit="frame") as bar:
         flights = [fly(env, actions, scene, demo.seed, bar) for scene in scenes]

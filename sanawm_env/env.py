@@ -202,6 +202,11 @@ class SanaWMEnv(gym.Env[np.ndarray, np.ndarray]):
         if self._window is not None:
             self._window.close()
 
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """Names of the start scenes in the bank, in the order of their indices."""
+        return tuple(start.name for start in self._bank)
+
     def _info(self, is_success: bool) -> dict[str, Any]:
         """Fresh arrays: users keep what they are given."""
         if self._world is None:

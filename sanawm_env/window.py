@@ -23,7 +23,7 @@ class Window:
             raise BackendError(
                 "render_mode: 'human' expects the package pygame (pip install pygame), got an installation without it"
             )
-        import pygame
+        import pygame  # pyright: ignore[reportMissingImports]
 
         self._pygame = pygame
         self._screen = None

@@ -3,11 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
+from sanawm_env.env import SanaWMEnv
 from sanawm_env.starts import Start, write_starts
 from world_model.checkpoint import save_folder
 from world_model.config import WorldConfig
@@ -79,3 +82,19 @@ def sana_folder(save_model: Callable[[WorldConfig], Path]) -> Path:
 def any_folder(request: pytest.FixtureRequest) -> Path:
     """Each of the two."""
     return request.getfixturevalue({"nano": "model_folder", "sana": "sana_folder"}[request.param])
+
+
+@pytest.fixture
+def env(model_folder: Path) -> SanaWMEnv:
+    return SanaWMEnv(model=model_folder)
+
+
+@pytest.fixture
+def fly() -> Callable[..., list[Any]]:
+    """A function that returns everything that an episode of seeded random actions returned."""
+
+    def fly(env: gym.Env, seed: int, steps: int = 3) -> list[Any]:
+        env.action_space.seed(seed)
+        return [env.reset(seed=seed), *(env.step(env.action_space.sample()) for _ in range(steps))]
+
+    return fly

@@ -57,6 +57,15 @@ def test_bad_options_and_models(tmp_path: Path, capsys: pytest.CaptureFixture[st
             Demo(**values)
 
 
+def test_the_seed_draws_two_scenes(model_folder: Path) -> None:
+    flown = set()
+    for seed in range(3):
+        flights, _ = demo.fly_all(Demo(model=str(model_folder), seconds=0.25, seed=seed))
+        flown.add(tuple(flight.scene for flight in flights))
+    assert all(one != two for one, two in flown)
+    assert len(flown) > 1
+
+
 def test_a_bank_of_one_scene_is_flown_twice(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sanawm_env import env
 
