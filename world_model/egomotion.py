@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from world_model.errors import InputError
+from world_model.image_metrics import luma
 
-LUMA = (0.299, 0.587, 0.114)
 COARSEST = 24  # pixels along the shorter side of the smallest picture
 ROTATION_STEPS = 4  # Gauss-Newton steps a level
 PATCH, PATCH_STRIDE = 16, 8  # pixels
 PATCH_STEPS = 4
 NOISE = 2.0 / 255  # of luma: below it nothing is an outlier
 PATCH_SAMPLES = 16.0  # independent pixels of a patch, after blurring and overlap
-PARALLAX = 0.02  # prior spread of a patch's displacement by translation, in focal lengths a frame
-DIRECTIONS = 96  # over the sphere, in the first rounds
+PARALLAX = 0.03  # prior spread of a patch's displacement by translation, in focal lengths a frame
+DIRECTIONS = 64  # over the sphere, in the first rounds
 NARROW = 16  # in a cone, in the last ones
 CONES = (0.0, 0.3, 0.12, 0.0)  # after each round of fitting: radius of the next one's cone; 0 changes nothing
 AHEAD_PASSES = 2
@@ -47,7 +47,7 @@ def estimate_rotation(frames: Tensor, intrinsics: Tensor) -> Tensor:
         raise InputError(f"frames: expected at least {2 * PATCH} pixels a side, got {tuple(frames.shape[1:3])}")
     if intrinsics.shape != (4,):
         raise InputError(f"intrinsics: expected (4,) fx, fy, cx, cy, got {tuple(intrinsics.shape)}")
-    levels = [(frames.cpu().float() @ torch.tensor(LUMA) / 255)[:, None]]  # (T, 1, H, W)
+    levels = [luma(frames.cpu().float())[:, None] / 255]  # (T, 1, H, W)
     while min(levels[-1].shape[-2:]) // 2 >= COARSEST:
         levels.append(F.avg_pool2d(levels[-1], 2))
     chunks = [[part[i : i + PAIRS_AT_ONCE + 1] for part in levels] for i in range(0, len(frames) - 1, PAIRS_AT_ONCE)]
@@ -61,8 +61,8 @@ def chunk_rotation(levels: list[Tensor], intrinsics: Tensor) -> Tensor:
         lens, smooth = intrinsics / 2**level, blur(picture)
         rotation = align_rotation(smooth[:-1], smooth[1:], rotation, lens)
     moved, information = patch_displacements(smooth[:-1], smooth[1:], rotation, lens)
-    rest = fit_rotation(moved.double(), information.double(), patch_points(lens, *smooth.shape[-2:]).double())
-    return log_rotation(exp_rotation(rest) @ rotation.double())
+    rest = fit_rotation(moved, information, patch_points(lens, *smooth.shape[-2:]))
+    return log_rotation(exp_rotation(rest.double()) @ rotation.double())
 
 
 def align_rotation(first: Tensor, second: Tensor, rotation: Tensor, lens: Tensor) -> Tensor:

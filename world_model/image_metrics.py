@@ -85,7 +85,7 @@ def frechet_distance(features: Tensor, truth: Tensor) -> float:
     root = matrix_root(cov_a)
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
     gap = (a.mean(0) - b.mean(0)).square().sum()
-    return float(gap + cov_a.trace() + cov_b.trace() - 2 * cross)
+    return max(0.0, float(gap + cov_a.trace() + cov_b.trace() - 2 * cross))  # rounding may pass below zero
 
 
 def covariance(features: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+"""`sanawm fidelity`, on an untrained model and two short episodes."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sanawm_env import fidelity
+from sanawm_env.fidelity import FidelityConfig, held_out, run
+from tests.world_model.box_room import episode
+from world_model.checkpoint import build_parts, save_folder
+from world_model.config import TokenizerConfig
+from world_model.errors import InputError
+from world_model.presets import nano
+from world_model.train.data.episode import write_episode
+
+SIZE = 64
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    config = nano(("a", "box"))
+    small = dataclasses.replace(config.transformer, depth=2, heads=2)
+    tokenizer = TokenizerConfig(height=SIZE, width=SIZE, base_width=16)
+    config = dataclasses.replace(config, transformer=small, tokenizer=tokenizer)
+    torch.manual_seed(0)
+    save_folder(tmp_path / "model", config, build_parts(config), torch.float32)
+    return tmp_path / "model"
+
+
+def test_it_writes_tables_and_a_sheet_for_every_path(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (kind, twist) in enumerate({"yaw": [0, 0, 0, 0, 30, 0], "still": [0] * 6}.items()):
+        write_episode(tmp_path / "set" / f"{number:06d}", episode(kind, twist, frames=17, size=SIZE))
+    run(FidelityConfig(model=str(checkpoint), episodes=tmp_path / "set", out=tmp_path / "out", steps="1000,0"))
+    about = json.loads((tmp_path / "out" / "fidelity.json").read_text())
+    assert about["steps"] == [1000, 0]
+    assert {row["kind"] for row in about["rows"]} == {"yaw", "still", "all"}
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"yaw.png", "still.png"}
+    table = (tmp_path / "out" / "fidelity.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "| yaw | 1 |" in table
+
+
+def test_a_set_that_is_not_there_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("sanawm_env.data.generate", lambda *given: asked.append(given))
+    assert held_out(tmp_path / "test") == tmp_path / "test"
+    assert asked == [(tmp_path, "test", fidelity.STANDARD)]
+    (tmp_path / "mine").mkdir()
+    assert held_out(tmp_path / "mine") == tmp_path / "mine"
+    with pytest.raises(InputError, match="a new one named 'test'"):
+        held_out(tmp_path / "elsewhere")
+
+
+def test_options_are_checked() -> None:
+    assert FidelityConfig().times() is None
+    assert FidelityConfig(steps="1000,750,0").times() == (1000, 750, 0)
+    with pytest.raises(InputError, match="integers between commas, got '1000;0'"):
+        FidelityConfig(steps="1000;0")
+    with pytest.raises(InputError, match="batch >= 1"):
+        FidelityConfig(batch=0)
