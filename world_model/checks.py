@@ -37,5 +37,5 @@ def check_seeds(seeds: Sequence[int], count: int) -> Tensor:
         raise InputError(f"seeds: expected {count}, one a world, got {len(seeds)}")
     try:
         return torch.tensor([operator.index(seed) for seed in seeds], dtype=torch.int64)
-    except (TypeError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"seeds: expected 64-bit integers, got {list(seeds)}: {error}") from error

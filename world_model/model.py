@@ -151,10 +151,10 @@ class WorldModel:
             )
         video, previous = self.tokenizer.decode(latents.values, state.previous)
         decoded = state.decoded + latents.values.shape[2]
-        return dataclasses.replace(state, previous=previous, decoded=decoded), to_frames(video)
+        # contiguous, since a slice would keep the whole chunk in memory for as long as the world lives
+        return dataclasses.replace(state, previous=previous.contiguous(), decoded=decoded), to_frames(video)
 
     def _check_state(self, state: WorldState) -> None:
-        state.check_alive()
         if state.model != self.fingerprint:
             raise StateError(f"expected a state of model {self.fingerprint}, got one of {state.model}")
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Never
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -60,7 +61,6 @@ class WorldState:
 
     def __getitem__(self, worlds: int | slice | Sequence[int]) -> "WorldState":
         """Some worlds, as a copy that owns its storage. Raises IndexError for a world that is not there."""
-        self.check_alive()
         chosen = torch.arange(len(self))[[worlds] if isinstance(worlds, int) else worlds]
         state = map_tensors(lambda x: x.index_select(0, chosen.to(x.device)), self)
         needed = tuple(e for i, e in enumerate(state.window) if i == 0 or e.there.any())
@@ -72,7 +72,6 @@ class WorldState:
         if not states:
             raise StateError("WorldState.cat: expected at least one state, got none")
         for state in states:
-            state.check_alive()
             if state.model != states[0].model:
                 raise StateError(f"WorldState.cat: expected worlds of model {states[0].model}, got {state.model}")
         windows = align([state.window for state in states], [len(state) for state in states])
@@ -90,18 +89,17 @@ class WorldState:
         """Memory that one world of this batch holds."""
         return sum(t.numel() * t.element_size() for t in named_tensors(self).values()) // max(len(self), 1)
 
-    def check_alive(self) -> None:
-        if not isinstance(self.index, Tensor):
-            raise StateError("expected a live state, got one that was donated to a step and consumed by it")
-
     def consume(self) -> None:
         """Let go of every tensor; any later use raises StateError."""
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, None)
+        vars(self).clear()
+
+    def __getattr__(self, name: str) -> Never:  # for what is missing: nothing of a live state is
+        if name in {field.name for field in dataclasses.fields(self)}:
+            raise StateError("expected a live state, got one that was donated to a step and consumed by it")
+        raise AttributeError(name)
 
     def save(self, path: str | Path) -> None:
         """Everything in one safetensors file, with the format's version and the model's fingerprint."""
-        self.check_alive()
         tensors = {name: t.detach().cpu().contiguous() for name, t in named_tensors(self).items()}
         metadata = {"format": FORMAT, "version": str(VERSION), "model": self.model}
         save_file({n: t.clone() for n, t in tensors.items()}, path, metadata=metadata)
