@@ -22,7 +22,6 @@ from world_model.errors import InputError
 
 PATCH = 4  # pixels folded into channels along each side
 LOG_VARIANCE_START = -5.0  # a wide posterior at the start of training drowns the signal and stalls
-OUTPUT_GAIN = 0.1  # start near grey
 EPS = 1e-6
 
 

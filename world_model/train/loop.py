@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,6 @@ class _Run:
     optimizers: list[torch.optim.Optimizer]
     step: int = 0  # steps done
     seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)  # of the logs since the last line
 
 
 def generator(seed: int, step: int, purpose: str) -> torch.Generator:
@@ -139,17 +138,17 @@ def fit(
     state = _Run(module=module, ema=_frozen_copy(module), optimizers=optimizers)
     _resume(state, out / "snapshots")
     saved = validated = state.seconds
+    recent: list[dict[str, float]] = []  # logs since the last line
     with _stop_signals() as stopped, tqdm(initial=state.step, total=run.steps or None, unit="step") as bar:
         while not stopped and not _finished(run, state):
             started = time.monotonic()
             values = _one_step(run, state, loss, sample_batch, device)
             state.seconds += time.monotonic() - started
             bar.update()
-            for name, value in values.items():
-                state.sums[name] = state.sums.get(name, 0.0) + value
+            recent.append(values)
             if state.step % run.log_every == 0:
-                means = {name: total / run.log_every for name, total in state.sums.items()}
-                state.sums.clear()
+                means = {name: sum(each[name] for each in recent) / len(recent) for name in values}
+                recent.clear()
                 bar.set_postfix(loss=f"{means['loss']:.4f}")
                 _write_log(out, state, means)
             if state.seconds - validated >= 60 * run.validate_minutes:

@@ -12,7 +12,7 @@ from world_model.errors import CheckpointError, EpisodeError, InputError
 from world_model.train.__main__ import from_json, main
 from world_model.train.data.clips import cached_frames, open_clips, to_video
 from world_model.train.data.episode import Episode, list_episodes, read_episode, write_episode
-from world_model.train.data.latents import LatentsRun, encode_episode, open_latents, train
+from world_model.train.data.latents import LatentsRun, encode_episode, fingerprint, open_latents, train
 from world_model.train.loop import generator
 from world_model.train.tokenizer import TokenizerRun, load_tokenizer, save_tokenizer, start_linear
 from world_model.vae import VideoTokenizer
@@ -214,6 +214,14 @@ def test_the_command_trains_a_tokenizer_and_goes_on_from_its_weights(episodes, t
     for name, value in exported.state_dict().items():
         if not name.startswith("latents_"):  # measured again, on the same data
             torch.testing.assert_close(continued[name], value, rtol=0, atol=1e-6)
+
+
+def test_decoder_only_keeps_what_latents_depend_on(episodes, tokenizer, tmp_path):
+    run = {"out": str(tmp_path / "run"), "steps": 2, "batch": 2, "init": str(tokenizer)}
+    main(["tokenizer", "--config", str(run_file(tmp_path, episodes, run=run, decoder_only=True))])
+    before, after = load_tokenizer(tokenizer), load_tokenizer(tmp_path / "run" / "export")
+    assert fingerprint(after) == fingerprint(before)
+    assert not torch.equal(after.decoder.layers[0].weight, before.decoder.layers[0].weight)
 
 
 def test_flags_override_the_file(episodes, tmp_path):
