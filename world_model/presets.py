@@ -6,10 +6,10 @@ from world_model.config import TextConfig, TokenizerConfig, TransformerConfig, W
 def nano(vocabulary: tuple[str, ...] = ()) -> WorldConfig:
     """The model that this package trains and ships: 128x128 at 16 fps, one latent (4 frames) a step."""
     transformer = TransformerConfig(
-        latent_channels=24,
+        latent_channels=48,
         caption_channels=64,
         plucker_channels=24,
-        depth=6,
+        depth=4,
         heads=6,
         head_dim=32,
         softmax_every=2,
