@@ -48,14 +48,20 @@ def build_parts(config: WorldConfig) -> tuple[SanaWM, VideoTokenizer, WordEncode
 
 def load_folder(folder: Path) -> tuple[WorldConfig, tuple[SanaWM, VideoTokenizer, WordEncoder]]:
     """Config and weights, in float32. Raises CheckpointError for a missing, broken or mismatched file."""
-    try:
-        config = config_from_json((folder / "config.json").read_text())
-    except (OSError, InputError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    config = load_config(folder)
     parts = build_parts(config)
     for name, part in zip(PARTS, parts, strict=True):
         load_strictly(part, read_safetensors(folder / f"{name}.safetensors"), str(folder / name))
     return config, parts
+
+
+def load_config(folder: Path) -> WorldConfig:
+    """The config of a model folder. Raises CheckpointError when it is missing or not a config."""
+    path = folder / "config.json"
+    try:
+        return config_from_json(path.read_text())
+    except (OSError, InputError) as error:
+        raise CheckpointError(f"{path}: expected a model's config, got: {error}") from error
 
 
 def save_folder(

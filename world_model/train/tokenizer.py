@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from world_model.checkpoint import load_config
 from world_model.config import TokenizerConfig
 from world_model.errors import CheckpointError, InputError
 from world_model.train import snapshot
@@ -165,10 +166,16 @@ def save_tokenizer(tokenizer: VideoTokenizer, folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> VideoTokenizer:
-    """What `save_tokenizer` wrote, in eval mode. Raises CheckpointError when it is incomplete."""
+    """A tokenizer in eval mode: what `save_tokenizer` wrote, or that of a model folder.
+
+    Raises CheckpointError when it is incomplete.
+    """
     path = folder / f"{STEM}.json"
     try:
-        cfg = TokenizerConfig(**json.loads(path.read_text()))
+        if path.exists():
+            cfg = TokenizerConfig(**json.loads(path.read_text()))
+        else:
+            cfg = load_config(folder).tokenizer
     except (OSError, json.JSONDecodeError, TypeError) as error:
         raise CheckpointError(f"{path}: expected a tokenizer's configuration: {error}") from error
     tokenizer = VideoTokenizer(cfg)
@@ -177,8 +184,8 @@ def load_tokenizer(folder: Path) -> VideoTokenizer:
 
 
 def load_weights(tokenizer: VideoTokenizer, path: Path) -> None:
-    """Start from the weights at `path`: an exported folder, a .safetensors file or a snapshot of a run."""
-    exported = (path / f"{STEM}.json").exists()
+    """Start from the weights at `path`: an exported or model folder, a .safetensors file or a snapshot of a run."""
+    exported = any((path / name).exists() for name in (f"{STEM}.json", "config.json"))
     _load_strict(tokenizer, snapshot.read_tensors(path, STEM) if exported else snapshot.read_weights(path), path)
 
 

@@ -89,7 +89,8 @@ def test_a_run_exports_a_world_that_plays_and_that_training_continues_from(folde
     state, frames = world.step(state, np.tile(np.eye(4), (1, 4, 1, 1)))
     assert frames.shape == (1, 4, HEIGHT, WIDTH, 3)
 
-    train(flow_run(folder, tmp_path / "second", 1, init=str(tmp_path / "first" / "export")))
+    shipped = str(tmp_path / "first" / "export")
+    train(dataclasses.replace(flow_run(folder, tmp_path / "second", 1, init=shipped), tokenizer=shipped))
     again = WorldModel.from_pretrained(tmp_path / "second" / "export")
     for before, after in zip(world.transformer.parameters(), again.transformer.parameters(), strict=True):
         assert (before - after).abs().max() < 0.02  # one step from there, not a new start
