@@ -6,6 +6,7 @@ would be visible in every frame (stage-1 architecture, 17.1 and 17.9).
 Shapes: B worlds, T latent frames, Y rows, X columns, S = Y*X, N = T*S tokens, H heads, D head channels.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ class Rope:
 
 @dataclass(frozen=True)
 class Rays:
-    """What the camera branch multiplies its features with: row vectors times these, (B, N, 4, 4) float32."""
+    """What the camera branch multiplies its features with: row vectors times these, (B, N, K, K) float32."""
 
     query: Tensor
     key_value: Tensor
@@ -74,7 +75,8 @@ def camera_rays(camera: Tensor, rope: Rope, rows: int, columns: int) -> Rays:
     """The UCPE matrices of every token; `rope` turns the other half of the channels."""
     with torch.autocast(camera.device.type, enabled=False):
         transform = ray_from_world(camera.float(), rows, columns).flatten(1, 3)  # (B, N, 4, 4)
-        inverse = invert_rigid(transform)
+        several = torch.eye(math.gcd(rope.cos.shape[-1] // 2, 4), device=camera.device)  # 4x4 products are slow
+        transform, inverse = (torch.kron(several, m) for m in (transform, invert_rigid(transform)))  # (B, N, K, K)
     return Rays(transform, inverse.mT.contiguous(), transform.mT.contiguous(), rope)
 
 
@@ -105,15 +107,13 @@ def _angles(position: Tensor, count: int, theta: float = 10000.0) -> Tensor:
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
-    """RoPE on (B, N, H, D)."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * rope.cos - odd * rope.sin, even * rope.sin + odd * rope.cos], -1)
-    return turned.flatten(-2).type_as(x)
+    """RoPE on (B, N, H, D). Complex only here: no cast to another dtype can reach the rotation."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.complex(rope.cos, rope.sin)).flatten(-2).type_as(x)
 
 
 def project(x: Tensor, matrix: Tensor, rope: Rope) -> Tensor:
-    """UCPE on (B, N, H, D): groups of four channels times `matrix`, the other half of the channels by RoPE."""
+    """UCPE on (B, N, H, D): half of the channels, K at a time, times `matrix`, the other half by RoPE."""
     grouped, turned = x.chunk(2, dim=-1)
-    b, n, h, d = grouped.shape
-    grouped = (grouped.reshape(b, n, h * d // 4, 4).float() @ matrix).view(b, n, h, d)
-    return torch.cat([grouped.type_as(x), rotate(turned, rope)], -1)
+    product = grouped.reshape(*x.shape[:2], -1, matrix.shape[-1]).float() @ matrix
+    return torch.cat([product.view(grouped.shape).type_as(x), rotate(turned, rope)], -1)
