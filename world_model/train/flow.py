@@ -22,9 +22,9 @@ from world_model.errors import InputError
 from world_model.text import WordEncoder
 from world_model.train import snapshot
 from world_model.train.data.latents import LatentDataset, open_latents
-from world_model.train.initialise import initialise
+from world_model.train.initialise import initialise, whiten_plucker
 from world_model.train.loop import Batch, RunConfig, fit, generator
-from world_model.train.objective import Clips, noised, select, shifted_logit_normal, velocities
+from world_model.train.objective import Clips, cameras, noised, select, shifted_logit_normal, velocities
 from world_model.train.pictures import sheet
 from world_model.train.tokenizer import load_tokenizer
 from world_model.transformer import SanaWM
@@ -89,6 +89,10 @@ def train(config: FlowRun) -> None:
     if config.run.init:
         load_strictly(model, weights_to_continue(Path(config.run.init)), config.run.init)
     data, held_out = open_latents(Path(config.data)), open_latents(Path(config.validation))
+    if not config.run.init:
+        samples = batch_of(data, model.text, 64, config.latents, generator(config.run.seed, 0, "rays"), 0.0)
+        rays = cameras(model.clips(samples.tensors), world)[1][:, :, 1:]  # (B, 6*stride, T-1, Y, X)
+        whiten_plucker(model.transformer, rays.movedim(1, -1).flatten(0, -2))
 
     def sample_batch(step: int) -> Batch:
         draw = generator(config.run.seed, step, "clips")

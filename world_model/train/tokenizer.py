@@ -172,10 +172,7 @@ def load_tokenizer(folder: Path) -> VideoTokenizer:
     """
     path = folder / f"{STEM}.json"
     try:
-        if path.exists():
-            cfg = TokenizerConfig(**json.loads(path.read_text()))
-        else:
-            cfg = load_config(folder).tokenizer
+        cfg = TokenizerConfig(**json.loads(path.read_text())) if path.exists() else load_config(folder).tokenizer
     except (OSError, json.JSONDecodeError, TypeError) as error:
         raise CheckpointError(f"{path}: expected a tokenizer's configuration: {error}") from error
     tokenizer = VideoTokenizer(cfg)

@@ -13,7 +13,7 @@ from world_model.geometry import rigid
 from world_model.live_camera import chunk_camera
 from world_model.memory import write_memory
 from world_model.presets import nano, tiny_sana
-from world_model.train.initialise import initialise
+from world_model.train.initialise import initialise, whiten_plucker
 from world_model.train.objective import Clips, noised, shifted_logit_normal, velocities, window_indices
 from world_model.transformer import SanaWM
 
@@ -130,3 +130,19 @@ def test_at_the_start_the_camera_and_plucker_paths_contribute_nothing() -> None:
     moved, unmoved = (velocities(model, config, c, c.latents, noisy, time) for c in (clips, still))
     assert moved.abs().sum() > 0
     assert torch.equal(moved, unmoved)
+
+
+def test_whitened_rays_carry_motion_at_unit_variance() -> None:
+    torch.manual_seed(5)
+    config = small()
+    model = SanaWM(config.transformer)
+    place, motion = torch.randn(4000, 1), 0.02 * torch.randn(4000, 1)
+    axes = torch.linalg.qr(torch.randn(24, 2)).Q
+    rays = 0.3 + place * axes[:, 0] + motion * axes[:, 1]
+    whiten_plucker(model, rays)
+    conv = model.plucker_embedder["proj"]
+    embedded = rays @ conv.weight.flatten(1).mT + conv.bias
+    assert embedded.mean(0).abs().max() < 0.05
+    for signal in (place, motion):  # each reaches the embedding as strongly as the other
+        slopes = torch.linalg.lstsq(signal / signal.std(), embedded).solution
+        assert 0.5 < slopes.square().mean().sqrt() * 24**0.5 < 2
