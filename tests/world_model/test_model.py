@@ -237,8 +237,8 @@ def test_a_state_does_not_share_the_callers_memory(play) -> None:
 
 
 def test_a_donated_state_is_consumed(play, assert_same: Callable) -> None:
-    state, poses = play.run([0], 1), play.poses([0], 1)
-    kept = state[0]
+    kept, poses = play.run([0], 1), play.poses([0], 1)
+    state = kept[0]
     after, frames = play.model.step(state, poses, donate=True)
     expected, same = play.model.step(kept, poses)
     assert torch.equal(frames, same)
@@ -324,6 +324,7 @@ def test_memory_is_constant_over_five_hundred_steps() -> None:
         transformer=small,
         tokenizer=TokenizerConfig(height=32, width=32, latent_channels=4, base_width=8),
         text=TextConfig(channels=8, max_words=2),
+        steps=(1000, 0),
     )
     model = WorldModel.random(config)
     state, _ = model.reset(np.zeros((1, 32, 32, 3), np.uint8))
