@@ -112,13 +112,11 @@ class TwoBranchAttention(nn.Module):
     def combine(self, x: Tensor, main: Tensor, camera: Tensor) -> Tensor:
         """Both branches (B, N, H, D) and their input (B, T, S, C) -> the block's output (B, T, S, C)."""
         out = main.flatten(2) + self.out_proj_cam(camera.flatten(2))  # (B, N, C)
-        gate = F.silu(self.output_gate(x).float())
-        return self.proj((out.view_as(x) * gate).to(x.dtype))
+        return self.proj((out.view_as(x) * F.silu(self.output_gate(x).float())).to(x.dtype))
 
     def encode_rays(self, rays: Rays, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """UCPE on queries, keys and values, (B, N, H, D) each (stage-1 architecture, 8 and 10.4)."""
-        pairs = (q, rays.query), (k, rays.key_value), (v, rays.key_value)
-        encoded = [project(x, matrix, rays.rope) for x, matrix in pairs]
+        encoded = [project(x, m, rays.rope) for x, m in ((q, rays.query), (k, rays.key_value), (v, rays.key_value))]
         if self.rms_envelope:
             encoded = [no_louder_than(x, y) for x, y in zip((q, k, v), encoded, strict=True)]
         return encoded[0], encoded[1], encoded[2]

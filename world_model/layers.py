@@ -24,12 +24,15 @@ class CrossAttention(nn.Module):
         self.kv_linear = nn.Linear(width, 2 * width)
         self.q_norm, self.k_norm = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
 
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """x (B, T, S, C), text (B, L, C), mask (B, 1, 1, L) bool -> (B, T, S, C)."""
+    def read(self, text: Tensor) -> tuple[Tensor, ...]:
+        """The prompt's keys and values: (B, L, C) -> (B, H, L, D) each."""
         k, v = self.kv_linear(text).chunk(2, dim=-1)
-        q = self.q_norm(self.q_linear(x)).flatten(1, 2)
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, self.k_norm(k), v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, N, D)
+        return tuple(y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (self.k_norm(k), v))
+
+    def forward(self, x: Tensor, words: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        """x (B, T, S, C), words as read from the prompt, mask (B, 1, 1, L) bool -> (B, T, S, C)."""
+        q = self.q_norm(self.q_linear(x)).flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, *words, attn_mask=mask)  # (B, H, N, D)
         return self.proj(out.transpose(1, 2).reshape(x.shape))
 
 

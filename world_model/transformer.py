@@ -35,8 +35,8 @@ class Conditions:
     grid: Grid
     rope: Rope
     rays: Rays
-    plucker: Tensor  # (B, T, S, C)
-    text: Tensor  # (B, L, C)
+    plucker: tuple[Tensor, ...]  # (B, T, S, C), one a block
+    words: tuple[tuple[Tensor, ...], ...]  # the prompt's keys and values, (B, H, L, D), two a block
     text_mask: Tensor  # (B, 1, 1, L) bool
     visible: Tensor | None  # (B or 1, 1, N, P + N) bool
 
@@ -44,6 +44,7 @@ class Conditions:
 class Block(nn.Module):
     def __init__(self, cfg: TransformerConfig, index: int) -> None:
         super().__init__()
+        self.index = index
         self.attn = SoftmaxAttention(cfg) if cfg.is_softmax(index) else DeltaRuleAttention(cfg)
         self.plucker_proj = nn.Linear(cfg.width, cfg.width)
         self.cross_attn = CrossAttention(cfg.width, cfg.heads)
@@ -54,13 +55,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, given: Conditions, past: BlockCache) -> tuple[Tensor, BlockCache]:
         """x (B, T, S, C); time (B, T, 6, C), one modulation a frame."""
-        modulation = (self.scale_shift_table + time)[:, :, :, None]  # (B, T, 6, 1, C)
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(2)
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + time)[:, :, :, None].unbind(2)
         y = self.norm1(x) * (1 + scale1) + shift1
         y, mixer = self.attn(y, given.grid, given.rope, given.rays, given.visible, past.mixer)
-        x = x + gate1 * y
-        x = x + self.plucker_proj(given.plucker)
-        x = x + self.cross_attn(x, given.text, given.text_mask)
+        x = x + gate1 * y + given.plucker[self.index]
+        x = x + self.cross_attn(x, given.words[self.index], given.text_mask)
         y, tail = self.mlp(self.norm2(x) * (1 + scale2) + shift2, given.grid, past.feed_forward)
         return x + gate2 * y, BlockCache(mixer, tail)
 
@@ -108,16 +107,17 @@ class SanaWM(nn.Module):
         chunk that softmax sees besides the first chunk, default all; past: softmax tokens in the cache, of which
         past_mask (B, P) bool exist.
         """
-        _, _, frames, rows, columns = plucker.shape
-        grid = Grid(frames, rows, columns, chunks or (frames,))
-        main_rope, camera_rope = ropes(frame_index, rows, columns, self.cfg.head_dim)
+        grid = Grid(*plucker.shape[2:], chunks or (plucker.shape[2],))
+        main_rope, camera_rope = ropes(frame_index, grid.rows, grid.columns, self.cfg.head_dim)
         dtype = self.attention_y_norm.weight.dtype
+        plucker = embed(self.plucker_embedder["proj"], plucker.to(dtype))
+        text = self.attention_y_norm(self.y_embedder(text.to(dtype)))
         return Conditions(
             grid=grid,
             rope=main_rope,
-            rays=camera_rays(camera, camera_rope, rows, columns),
-            plucker=embed(self.plucker_embedder["proj"], plucker.to(dtype)),
-            text=self.attention_y_norm(self.y_embedder(text.to(dtype))),
+            rays=camera_rays(camera, camera_rope, grid.rows, grid.columns),
+            plucker=tuple(block.plucker_proj(plucker) for block in self.blocks),
+            words=tuple(block.cross_attn.read(text) for block in self.blocks),
             text_mask=text_mask[:, None, None],
             visible=visibility(grid, recent, past_mask, past, plucker.device),
         )
