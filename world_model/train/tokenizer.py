@@ -171,6 +171,10 @@ def load_tokenizer(folder: Path) -> VideoTokenizer:
     Raises CheckpointError when it is incomplete.
     """
     path = folder / f"{STEM}.json"
+    if not path.exists() and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{folder}: expected a tokenizer's configuration, {STEM}.json or config.json, found neither"
+        )
     try:
         cfg = TokenizerConfig(**json.loads(path.read_text())) if path.exists() else load_config(folder).tokenizer
     except (OSError, json.JSONDecodeError, TypeError) as error:
