@@ -41,8 +41,18 @@ def randomise() -> Callable[..., torch.nn.Module]:
 def random_model(config: WorldConfig, seed: int = 0) -> WorldModel:
     """A world model whose every weight is random."""
     raw = WorldModel.random(config, seed)
-    parts = [randomise_(part, seed + i) for i, part in enumerate((raw.transformer, raw.tokenizer, raw.text))]
-    return WorldModel(config, *parts)  # pyright: ignore[reportArgumentType]
+    for i, part in enumerate((raw.transformer, raw.tokenizer, raw.text)):
+        randomise_(part, seed + i)
+    # Pictures inside 0..255: where all is black or white, no difference would show.
+    channels, cells = config.tokenizer.latent_channels, config.tokenizer.grid
+    noise = torch.randn(2, channels, 1, *cells, generator=torch.Generator().manual_seed(seed))
+    decoder = raw.tokenizer.decoder
+    with torch.no_grad():
+        spread = 2.5 * raw.tokenizer.decode(noise, noise)[0].std()
+        for last in (decoder.linear, decoder.layers[-1]):
+            for weight in last.parameters():
+                weight /= spread
+    return WorldModel(config, raw.transformer, raw.tokenizer, raw.text)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Models on disk: what is refused, what is renamed, and that converting never holds more than a tensor."""
+"""Model folders: what comes back is what was saved, and nothing is loaded half."""
 
 import dataclasses
 import json
@@ -18,15 +18,10 @@ from world_model.checkpoint import (
     load_folder,
     save_folder,
 )
-from world_model.config import TransformerConfig, WorldConfig
+from world_model.config import WorldConfig
 from world_model.errors import CheckpointError, InputError
 from world_model.model import WorldModel
 from world_model.presets import nano, sana_wm, tiny_sana
-
-CFG = TransformerConfig(latent_channels=4, caption_channels=8, depth=4, heads=2, head_dim=8)
-
-
-# ---- model folders ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The short conv, the feed-forward and the gates, against their definitions."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,6 @@ from world_model.attention import DeltaRuleAttention, Grid, KeyConv
 from world_model.config import TransformerConfig
 from world_model.layers import GatedConv
 
-ROOT = Path(__file__).parents[2]
-MODEL = ("config", "geometry", "camera", "attention", "layers", "transformer")
 FRAMES, ROWS, COLUMNS = 10, 2, 3
 CFG = TransformerConfig(
     latent_channels=4,

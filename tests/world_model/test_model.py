@@ -162,6 +162,7 @@ def test_a_world_alone_shows_the_same_frames_as_in_a_batch_over_eight_steps(play
         together, frames = play.model.step(together, play.poses(ALL, step))
         alone, same = play.model.step(alone, play.poses([2], step))
         assert furthest(same, frames[2:3]) <= 2, f"step {step}"
+    assert 20 < frames.float().std() < 90  # neither grey nor black and white, where nothing would show
 
 
 def test_worlds_out_of_step_share_a_batch(play) -> None:

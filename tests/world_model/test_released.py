@@ -12,9 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from world_model.checkpoint import (
-    main,
-)
+from world_model.checkpoint import main
 from world_model.config import TransformerConfig
 from world_model.errors import CheckpointError
 from world_model.released import convert, ignored_keys, load_released
@@ -22,9 +20,6 @@ from world_model.transformer import SanaWM
 
 CFG = TransformerConfig(latent_channels=4, caption_channels=8, depth=4, heads=2, head_dim=8)
 ORIGINAL_NAMES = {"t_embedder.linear_1.": "t_embedder.mlp.0.", "t_embedder.linear_2.": "t_embedder.mlp.2."}
-
-
-# ---- released layouts -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
