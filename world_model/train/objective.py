@@ -56,15 +56,21 @@ def velocities(
     if config.block != 1 or config.pending_start:
         raise InputError(f"expected a config with block=1 and no pending start, got block={config.block}")
     camera, plucker = cameras(clips, config)
-    count, frames = context.shape[0], context.shape[2]
+    count, later = context.shape[0], context.shape[2] - 1
+    past = slice(0, later)  # nothing follows the last chunk: its cache would go unread
     given = transformer.condition(
-        clips.text, clips.text_mask, camera, plucker, clips.frame_index, chunks=(1,) * frames, recent=config.recent
+        clips.text,
+        clips.text_mask,
+        camera[:, past],
+        plucker[:, :, past],
+        clips.frame_index[:, past],
+        chunks=(1,) * later,
+        recent=config.recent,
     )
-    _, written = transformer(context, torch.zeros(count, frames, device=context.device), given)
+    _, written = transformer(context[:, :, past], torch.zeros(count, later, device=context.device), given)
 
-    later = frames - 1
     repeat = lambda x: x.repeat_interleave(later, 0)  # noqa: E731
-    window, exists = window_indices(frames, config.recent, context.device)
+    window, exists = window_indices(later + 1, config.recent, context.device)
     caches = tuple(past_of_every_chunk(block, window, given.grid.tokens) for block in written)
     mask = exists.repeat_interleave(given.grid.tokens, 1).repeat(count, 1)  # (W, P)
     given = transformer.condition(
@@ -96,13 +102,13 @@ def window_indices(frames: int, recent: int, device: torch.device) -> tuple[Tens
 
 
 def past_of_every_chunk(written: BlockCache, window: Tensor, tokens: int) -> BlockCache:
-    """What a causal call wrote, as the caches of W worlds, one for every chunk but the first."""
-    tails = as_worlds(written.feed_forward[:, :-1])
+    """What a causal call over T-1 chunks wrote, as the caches of W worlds: those of the chunk after each."""
+    tails = as_worlds(written.feed_forward)
     if not isinstance(written.mixer, SoftmaxCache):
-        return BlockCache(map_tensors(lambda x: as_worlds(x[:, :-1]), written.mixer), tails)
+        return BlockCache(map_tensors(as_worlds, written.mixer), tails)
 
-    def gather(x: Tensor) -> Tensor:  # (B, H, T*S, D) -> (W, H, P, D)
-        frames = x.unflatten(2, (-1, tokens)).transpose(1, 2)  # (B, T, H, S, D)
+    def gather(x: Tensor) -> Tensor:  # (B, H, (T-1)*S, D) -> (W, H, P, D)
+        frames = x.unflatten(2, (-1, tokens)).transpose(1, 2)  # (B, T-1, H, S, D)
         seen = frames[:, window.flatten()].unflatten(1, window.shape)  # (B, T-1, r, H, S, D)
         return as_worlds(seen.transpose(2, 3).flatten(3, 4))
 
