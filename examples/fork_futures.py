@@ -6,10 +6,11 @@ import numpy as np
 import tyro
 
 from sanawm_env.actions import integrate_twist
-from sanawm_env.film import contact_sheet, write_picture
+from sanawm_env.film import write_picture
 from sanawm_env.models import shared_model
 from sanawm_env.starts import find_bank
 from world_model import checkpoint
+from world_model.pictures import contact_sheet
 
 AHEAD, LEFT, RIGHT = (np.array(twist) for twist in ([0, 0, 0.6, 0, 0, 0], [0, 0, 0, 0, -0.6, 0], [0, 0, 0, 0, 0.6, 0]))
 

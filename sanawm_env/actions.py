@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sanawm_env import se3
 from sanawm_env.paths import MAX_TWIST
 from world_model.errors import InputError
 
 # The speeds up to which the shipped model's training data moves: beyond them it has to guess.
 MAX_SPEED = tuple(MAX_TWIST[:3].tolist())  # m/s along x, y, z
 MAX_TURN = tuple(MAX_TWIST[3:].tolist())  # rad/s about x, y, z
-SMALL_ANGLE = 0.05  # rad; below it (1 - sin(a)/a)/a^2 loses digits, and its series is exact to 1e-14
 
 
 def twist_limits(max_speed: float | Sequence[float], max_turn: float | Sequence[float]) -> np.ndarray:
@@ -43,43 +43,13 @@ def check_action(action: ArrayLike) -> np.ndarray:
     return given.astype(np.float64)
 
 
-def se3_exp(twist: np.ndarray) -> np.ndarray:
-    """The rigid motion (..., 4, 4) of twists (..., 6) that act for one unit of time."""
-    v, w = twist[..., :3], twist[..., 3:]
-    angle = np.linalg.norm(w, axis=-1)[..., None, None]
-    cross = np.zeros((*twist.shape[:-1], 3, 3))
-    cross[..., 2, 1], cross[..., 0, 2], cross[..., 1, 0] = w[..., 0], w[..., 1], w[..., 2]
-    cross -= np.swapaxes(cross, -1, -2)
-    a = np.sinc(angle / np.pi)  # sin(angle) / angle
-    b = np.sinc(angle / (2 * np.pi)) ** 2 / 2  # (1 - cos(angle)) / angle^2
-    large = np.maximum(angle, SMALL_ANGLE)
-    series = 1 / 6 - angle**2 / 120 + angle**4 / 5040
-    c = np.where(angle < SMALL_ANGLE, series, (1 - np.sinc(large / np.pi)) / large**2)
-    square = cross @ cross
-    motion = np.zeros((*twist.shape[:-1], 4, 4))
-    motion[..., :3, :3] = np.eye(3) + a * cross + b * square
-    motion[..., :3, 3] = ((np.eye(3) + b * cross + c * square) @ v[..., None])[..., 0]
-    motion[..., 3, 3] = 1
-    return motion
-
-
-def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
-    """The rotation nearest to nearly rotations (..., 3, 3)."""
-    u, _, vt = np.linalg.svd(matrix)
-    return u @ vt
-
-
 def integrate_twist(pose: np.ndarray, twist: np.ndarray, frames: int, fps: float) -> np.ndarray:
     """Poses (..., F, 4, 4) of the `frames` coming frames, from a pose (..., 4, 4) under one constant twist (..., 6).
 
-    Re-orthonormalised at every frame, so that rounding does not add up over an episode. Raises InputError.
+    Raises InputError.
     """
     if frames < 1 or not fps > 0:
         raise InputError(f"integrate_twist: expected frames >= 1 and fps > 0, got {frames} and {fps}")
-    step = se3_exp(np.asarray(twist, np.float64) / fps)
-    poses = []
-    for _ in range(frames):
-        pose = np.asarray(pose, np.float64) @ step
-        pose[..., :3, :3] = nearest_rotation(pose[..., :3, :3])
-        poses.append(pose)
-    return np.stack(poses, axis=-3)
+    twist = np.asarray(twist, np.float64)
+    held = np.broadcast_to(twist[..., None, :], (*twist.shape[:-1], frames, 6))
+    return se3.integrate(np.asarray(pose, np.float64), held, fps)

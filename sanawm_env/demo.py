@@ -12,9 +12,10 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from sanawm_env.film import contact_sheet, enlarge, side_by_side, write_film, write_picture
+from sanawm_env.film import enlarge, write_film, write_picture
 from sanawm_env.registration import register_environments
 from world_model.errors import InputError
+from world_model.pictures import contact_sheet, side_by_side
 
 SCENES = 2
 COLUMNS = 8  # pictures a row of the contact sheet

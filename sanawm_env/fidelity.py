@@ -61,10 +61,10 @@ def run(config: FidelityConfig) -> None:
     from tqdm import tqdm
 
     from world_model.fidelity import measure
-    from world_model.fidelity_report import contact_sheet, to_json, to_markdown
+    from world_model.fidelity_report import comparison, to_json, to_markdown
     from world_model.model import WorldModel
+    from world_model.pictures import png
     from world_model.train.data.episode import list_episodes, read_episode
-    from world_model.train.pictures import png
 
     model = WorldModel.from_pretrained(config.model, device=config.device)
     if times := config.times():
@@ -90,7 +90,7 @@ def run(config: FidelityConfig) -> None:
     every = round(episodes[0].fps / 2)
     for kind in dict.fromkeys(episode.meta["path"] for episode in episodes):
         chosen = [i for i, episode in enumerate(episodes) if episode.meta["path"] == kind]
-        sheet = contact_sheet([episodes[i] for i in chosen], [result.generated[i] for i in chosen], every)
+        sheet = comparison([episodes[i] for i in chosen], [result.generated[i] for i in chosen], every)
         (config.out / f"{kind}.png").write_bytes(png(sheet))
     print(to_markdown(result.rows))
     print(f"written to {config.out.resolve()}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sanawm_env import se3
 from world_model.errors import InputError
 
 STEP = 4  # frames an agent holds one command
@@ -72,32 +73,9 @@ def look(position: np.ndarray, yaw: float, elevation: float) -> np.ndarray:
     return c2w
 
 
-def twist_exp(twist: np.ndarray) -> np.ndarray:
-    """The SE(3) exponential (4, 4) of a twist (6,) = [v, w] that acts for one unit of time."""
-    v, w = twist[:3], twist[3:]
-    angle = np.linalg.norm(w)
-    x, y, z = w
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    if angle < 1e-6:  # the series: the closed form divides by the angle
-        a, b, c = 1 - angle**2 / 6, 0.5 - angle**2 / 24, 1 / 6 - angle**2 / 120
-    else:
-        a, b = np.sin(angle) / angle, (1 - np.cos(angle)) / angle**2
-        c = (1 - a) / angle**2
-    out = np.eye(4)
-    out[:3, :3] += a * cross + b * cross @ cross
-    out[:3, 3] = (np.eye(3) + b * cross + c * cross @ cross) @ v
-    return out
-
-
 def integrate(start: np.ndarray, twists: np.ndarray, fps: float) -> np.ndarray:
     """Poses (T, 4, 4) float64 from a start pose (4, 4) and T - 1 twists (T - 1, 6) per second."""
-    poses = [start]
-    for twist in twists:
-        pose = poses[-1] @ twist_exp(twist / fps)
-        u, _, vt = np.linalg.svd(pose[:3, :3])  # the nearest rotation: rounding must not accumulate
-        pose[:3, :3] = u @ vt
-        poses.append(pose)
-    return np.stack(poses)
+    return np.concatenate([start[None], se3.integrate(start, twists, fps)])
 
 
 def elevation_and_roll(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

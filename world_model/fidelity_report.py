@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from world_model.fidelity import ALL, Row
+from world_model.pictures import contact_sheet
 from world_model.train.data.episode import Episode
 
 STILL = "still"  # the kind of path without motion
@@ -51,7 +52,6 @@ TABLES = (  # title; figure, its name, digits, and the systems of which it says 
         ),
     ),
 )
-GAP = 2  # pixels between the pictures of a contact sheet
 
 
 @dataclass(frozen=True)
@@ -144,17 +144,7 @@ def to_json(rows: Sequence[Row], about: dict[str, object]) -> str:
     return json.dumps(about | {"verdicts": judged, "rows": table}, indent=1)
 
 
-def contact_sheet(episodes: Sequence[Episode], generated: Sequence[Tensor], every: int) -> np.ndarray:
+def comparison(episodes: Sequence[Episode], generated: Sequence[Tensor], every: int) -> np.ndarray:
     """One picture (H', W', 3) uint8: an episode's true frames above the generated ones, one in `every` of them."""
-    strips = []
-    for episode, frames in zip(episodes, generated, strict=True):
-        chosen = range(0, len(frames), every)
-        strips += [_strip([episode.frames[t] for t in chosen]), _strip([frames[t].numpy() for t in chosen])]
-        strips.append(np.full((3 * GAP, strips[-1].shape[1], 3), 255, np.uint8))
-    return np.concatenate(strips[:-1])
-
-
-def _strip(pictures: list[np.ndarray]) -> np.ndarray:
-    bar = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
-    row = np.concatenate([part for picture in pictures for part in (picture, bar)][:-1], axis=1)
-    return np.concatenate([row, np.full((GAP, row.shape[1], 3), 255, np.uint8)])
+    pairs = zip(episodes, generated, strict=True)
+    return contact_sheet([view[::every] for episode, frames in pairs for view in (episode.frames, frames.numpy())])

@@ -4,35 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sanawm_env.actions import MAX_SPEED, MAX_TURN, check_action, integrate_twist, se3_exp, twist_limits
+from sanawm_env import se3
+from sanawm_env.actions import MAX_SPEED, MAX_TURN, check_action, integrate_twist, twist_limits
 from sanawm_env.keys import KEYBOARDS, parse_action_string
 from sanawm_env.paths import TRAIN_KINDS, propose
 from world_model.errors import InputError
-
-
-def matrix_exponential(twist: np.ndarray) -> np.ndarray:
-    v, (x, y, z) = twist[:3], twist[3:]
-    generator = np.zeros((4, 4))
-    generator[:3, :3] = [[0, -z, y], [z, 0, -x], [-y, x, 0]]
-    generator[:3, 3] = v
-    return torch.linalg.matrix_exp(torch.from_numpy(generator)).numpy()
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-3, 3), min_size=6, max_size=6), st.sampled_from([0.0, 1e-9, 1e-4, 0.009, 0.0101, 0.1, 1.0]))
-def test_the_exponential_is_the_matrix_exponential(numbers: list[float], scale: float) -> None:
-    twist = np.array(numbers) * np.array([1, 1, 1, scale, scale, scale])  # across the switch to the series
-    np.testing.assert_allclose(se3_exp(twist), matrix_exponential(twist), rtol=0, atol=1e-12)
-
-
-def test_the_exponential_of_a_half_turn_and_more() -> None:
-    for angle in (np.pi, 2 * np.pi, 7.5):
-        twist = np.array([0.3, -1.0, 2.0, 0, angle, 0])
-        np.testing.assert_allclose(se3_exp(twist), matrix_exponential(twist), atol=1e-10)
 
 
 def test_axes_are_those_of_opencv() -> None:
@@ -56,12 +33,12 @@ def test_rotations_stay_rotations_over_a_long_episode() -> None:
         pose = integrate_twist(pose, twist, 4, 16)[-1]
     gap = pose[:3, :3].T @ pose[:3, :3] - np.eye(3)
     assert np.abs(gap).max() < 1e-14
-    np.testing.assert_allclose(pose, matrix_exponential(twist * 250), atol=1e-9)  # 4000 frames are 250 seconds
+    np.testing.assert_allclose(pose, se3.exp(twist * 250), atol=1e-9)  # 4000 frames are 250 seconds
 
 
 def test_many_worlds_at_once_equal_each_alone() -> None:
     rng = np.random.default_rng(0)
-    poses = np.stack([se3_exp(rng.normal(size=6)) for _ in range(3)])
+    poses = np.stack([se3.exp(rng.normal(size=6)) for _ in range(3)])
     twists = rng.normal(size=(3, 6))
     together = integrate_twist(poses, twists, 5, 16.0)
     assert together.shape == (3, 5, 4, 4)

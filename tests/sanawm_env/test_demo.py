@@ -10,8 +10,9 @@ import pytest
 from sanawm_env import cli, demo
 from sanawm_env.actions import check_action
 from sanawm_env.demo import PATH, Demo, script
-from sanawm_env.film import contact_sheet, enlarge, side_by_side, write_film
+from sanawm_env.film import enlarge, write_film
 from world_model.errors import InputError
+from world_model.pictures import contact_sheet, side_by_side
 
 av = pytest.importorskip("av")
 

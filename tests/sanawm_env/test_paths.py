@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sanawm_env.paths import (
     MARGIN,
@@ -20,7 +18,6 @@ from sanawm_env.paths import (
     propose,
     sample_start,
     scripted,
-    twist_exp,
 )
 from world_model.errors import InputError
 
@@ -31,24 +28,6 @@ ROOM = Space(
     boxes=np.array([[[2.0, 2.0, 0.0], [3.0, 2.6, 1.0]], [[4.5, 0.0, 0.0], [5.5, 0.4, 2.0]]]),
 )
 GOAL = np.array([4.2, 3.6, 0.3])
-
-
-def series_exp(twist: np.ndarray) -> np.ndarray:
-    """The matrix exponential of a twist from its power series: the definition, without any closed form."""
-    vx, vy, vz, x, y, z = twist
-    generator = np.array([[0, -z, y, vx], [z, 0, -x, vy], [-y, x, 0, vz], [0, 0, 0, 0]])
-    term, total = np.eye(4), np.eye(4)
-    for order in range(1, 40):
-        term = term @ generator / order
-        total = total + term
-    return total
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.floats(-3, 3), min_size=6, max_size=6), st.sampled_from([1.0, 1e-3, 1e-7, 0.0]))
-def test_twist_exponential_is_the_matrix_exponential(twist: list[float], scale: float) -> None:
-    twist = np.array(twist) * scale
-    np.testing.assert_allclose(twist_exp(twist), series_exp(twist), atol=1e-11)
 
 
 def test_signs_of_a_twist_in_camera_axes() -> None:

@@ -5,14 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sanawm_env.actions import se3_exp
+from sanawm_env import se3
 from sanawm_env.tasks import TASKS, NoTask, Reach, Verdict, make_task
 from world_model.errors import InputError
 
 
 def at(x: float, y: float, z: float) -> np.ndarray:
     """A pose at a position, turned somewhere: rewards must not depend on where the camera looks."""
-    pose = se3_exp(np.array([0, 0, 0, 0.3, -1.1, 0.2]))
+    pose = se3.exp(np.array([0, 0, 0, 0.3, -1.1, 0.2]))
     pose[:3, 3] = x, y, z
     return pose
 

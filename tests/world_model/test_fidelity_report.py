@@ -10,7 +10,7 @@ import torch
 
 from tests.world_model.box_room import episode
 from world_model.fidelity import ALL, SYSTEMS, Row
-from world_model.fidelity_report import contact_sheet, to_json, to_markdown, verdicts
+from world_model.fidelity_report import comparison, to_json, to_markdown, verdicts
 
 KINDS = ("yaw", "pitch", "forward", "strafe", "still", "random")
 PSNR = {"model": 20.0, "repeat": 15.0, "warp": 17.0, "tokenizer": 30.0, "truth": 60.0}
@@ -117,11 +117,11 @@ def test_json_says_null_where_a_figure_does_not_apply() -> None:
     assert read["verdicts"][0]["passed"] is True
 
 
-def test_contact_sheet_lays_truth_above_the_model() -> None:
+def test_comparison_lays_truth_above_the_model() -> None:
     some = episode("yaw", [0, 0, 0, 0, 30, 0], frames=9, size=16)
     blank = torch.zeros(9, 16, 16, 3, dtype=torch.uint8)
-    sheet = contact_sheet([some, some], [blank, blank], every=4)
+    sheet = comparison([some, some], [blank, blank], every=4)
     assert sheet.dtype == np.uint8
-    assert sheet.shape == (4 * 18 + 6, 3 * 16 + 2 * 2, 3)
-    assert np.array_equal(sheet[:16, 18:34], some.frames[4])
-    assert not sheet[18:34, 36:].any()
+    assert sheet.shape == (4 * 16 + 3 * 4, 3 * 16 + 2 * 4, 3)
+    assert np.array_equal(sheet[:16, 20:36], some.frames[4])
+    assert not sheet[20:36, 40:].any()

@@ -19,13 +19,13 @@ from world_model.checkpoint import config_from_json, save_folder
 from world_model.config import WorldConfig
 from world_model.dynamics import advance, new_worlds
 from world_model.errors import InputError
+from world_model.pictures import sheet
 from world_model.text import WordEncoder
 from world_model.train import snapshot
 from world_model.train.data.latents import LatentDataset, open_latents
 from world_model.train.initialise import initialise, whiten_plucker
 from world_model.train.loop import Batch, RunConfig, fit, generator
 from world_model.train.objective import Clips, cameras, noised, select, shifted_logit_normal, velocities
-from world_model.train.pictures import sheet
 from world_model.train.tokenizer import load_tokenizer
 from world_model.transformer import SanaWM
 from world_model.vae import VideoTokenizer

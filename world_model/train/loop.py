@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from world_model.errors import CheckpointError, InputError, SanaWMError
+from world_model.pictures import png
 from world_model.train import optimizer, snapshot
-from world_model.train.pictures import png
 
 log = logging.getLogger(__name__)
 

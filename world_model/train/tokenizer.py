@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from world_model.checkpoint import load_config
 from world_model.config import TokenizerConfig
 from world_model.errors import CheckpointError, InputError
+from world_model.pictures import sheet
 from world_model.train import snapshot
 from world_model.train.data.clips import ClipDataset, open_clips, to_video
 from world_model.train.loop import Batch, RunConfig, fit, generator
-from world_model.train.pictures import sheet
 from world_model.vae import VideoTokenizer
 
 STEM = "tokenizer"

@@ -162,6 +162,18 @@ def test_encoding_again_adds_what_is_new(episodes, packed, tokenizer, tmp_path):
     assert (packed / "latents-00000.safetensors").stat().st_mtime_ns == before
 
 
+def test_augmenting_adds_the_variants_and_encodes_nothing_twice(episodes, packed, tokenizer):
+    before = (packed / "latents-00000.safetensors").stat().st_mtime_ns
+    run = LatentsRun(tokenizer=str(tokenizer), data=(str(episodes),), out=str(packed), start_every=2, augment=True)
+    train(run)
+    train(run)
+    data = open_latents(packed)
+    assert len(data.ids) == len(set(data.ids)) == 4 * len(list_episodes(episodes))
+    assert (packed / "latents-00000.safetensors").stat().st_mtime_ns == before
+    mirror = data.episodes[data.ids.index("train/000000~mirrored")]
+    np.testing.assert_allclose(mirror["c2w"][:, 0, 2], -data.episodes[0]["c2w"][:, 0, 2])
+
+
 def test_latents_of_another_tokenizer_are_refused(episodes, packed, tmp_path):
     torch.manual_seed(1)
     save_tokenizer(VideoTokenizer(CFG), tmp_path / "other")

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from world_model.errors import CheckpointError, InputError
+from world_model.pictures import png
 from world_model.train import snapshot
 from world_model.train.loop import Batch, DivergedError, RunConfig, fit, generator, learning_rate
 from world_model.train.muon import orthogonal
-from world_model.train.pictures import png
 
 
 class Killed(Exception):

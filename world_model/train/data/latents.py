@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from world_model.errors import CheckpointError, EpisodeError, InputError
 from world_model.train import snapshot
+from world_model.train.data.augment import VARIANTS
 from world_model.train.data.clips import to_video
 from world_model.train.data.episode import Episode, list_episodes, read_episode
 from world_model.train.tokenizer import load_tokenizer
@@ -43,6 +44,7 @@ class LatentsRun:
     data: tuple[str, ...]  # folders of episodes
     out: str
     start_every: int = 4  # latents between the places where a window may begin
+    augment: bool = False  # also encode every episode mirrored and backwards: for scenes in which nothing moves
     device: str = "cpu"
     threads: int = 1
 
@@ -60,22 +62,25 @@ def train(config: LatentsRun) -> None:
     index = _open_index(out, fingerprint(tokenizer), config.start_every, tokenizer.cfg.temporal_stride)
     known = {entry["id"] for part in index["parts"] for entry in part["episodes"]}
     episodes = [path for root in config.data for path in list_episodes(Path(root))]
-    episodes = [path for path in episodes if episode_id(path) not in known]
+    suffixes = VARIANTS if config.augment else [""]
+    missing = {path: [suffix for suffix in suffixes if episode_id(path) + suffix not in known] for path in episodes}
+    episodes = [path for path in episodes if missing[path]]
     tensors: dict[str, Tensor] = {}
     entries: list[dict[str, Any]] = []
     for path in tqdm(episodes, desc="latents", unit="episode", mininterval=5):
         episode = read_episode(path)
-        encoded = encode_episode(tokenizer, episode, config.start_every)
-        size = sum(x.nbytes for x in [*tensors.values(), *encoded.values()])
-        if entries and (size > snapshot.PART_BYTES or len(entries) == PART_EPISODES):
-            _flush(out, index, tensors, entries)
-            tensors, entries = {}, []
-        name = episode_id(path)
-        tensors |= {f"{name}.{key}": value for key, value in encoded.items()}
-        entries.append({"id": name, "caption": episode.caption, "frames": len(episode.frames)})
+        for suffix in missing[path]:
+            name = episode_id(path) + suffix
+            encoded = encode_episode(tokenizer, VARIANTS[suffix](episode), config.start_every)
+            size = sum(x.nbytes for x in [*tensors.values(), *encoded.values()])
+            if entries and (size > snapshot.PART_BYTES or len(entries) == PART_EPISODES):
+                _flush(out, index, tensors, entries)
+                tensors, entries = {}, []
+            tensors |= {f"{name}.{key}": value for key, value in encoded.items()}
+            entries.append({"id": name, "caption": episode.caption, "frames": len(episode.frames)})
     if entries:
         _flush(out, index, tensors, entries)
-    log.info("%s: %d episodes added to %d", out, len(episodes), len(known))
+    log.info("%s: %d added to %d", out, sum(len(missing[path]) for path in episodes), len(known))
 
 
 @torch.no_grad()

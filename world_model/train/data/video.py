@@ -11,8 +11,8 @@ import numpy as np
 from world_model.errors import EpisodeError
 
 
-def encode_video(path: Path, frames: np.ndarray, fps: float, *, crf: int) -> None:
-    """Write frames uint8 (T, H, W, 3) RGB. Full-resolution colour (yuv444p): goals are small and saturated."""
+def encode_video(path: Path, frames: np.ndarray, fps: float, *, crf: int, colour: str = "yuv444p") -> None:
+    """Write frames uint8 (T, H, W, 3) RGB. Colour in full resolution unless told: goals are small and saturated."""
     import av
 
     rate = Fraction(fps).limit_denominator(1000)
@@ -20,9 +20,9 @@ def encode_video(path: Path, frames: np.ndarray, fps: float, *, crf: int) -> Non
         # One thread, so that the bytes do not depend on the machine's cores.
         stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast", "threads": "1"})
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv444p"
+        stream.pix_fmt = colour
         for image in frames:
-            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 

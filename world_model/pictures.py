@@ -1,7 +1,11 @@
-"""Sample pictures of a training run, with no imaging library: bare machines have none."""
+"""Frames as pictures for people: PNG with no imaging library (bare machines have none), views and contact sheets.
+
+Shapes: V views side by side, T frames.
+"""
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +22,19 @@ def png(picture: np.ndarray) -> bytes:
     rows = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, -1)], 1)  # filter 0 each
     body = zlib.compress(rows.tobytes(), 6)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+
+
+def side_by_side(views: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
+    """V views (..., H, W, 3) uint8 of equal size -> (..., H, V*W and gaps, 3), white between them."""
+    white = np.full_like(views[0][..., :gap, :], 255)
+    return np.concatenate([part for view in views for part in (white, view)][1:], axis=-2)
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
+    """Rows of T frames (H, W, 3) uint8 -> one picture, white between the frames."""
+    strips = [side_by_side(row, gap) for row in rows]
+    white = np.full_like(strips[0][:gap], 255)
+    return np.concatenate([part for strip in strips for part in (white, strip)][1:])
 
 
 def sheet(rows: list[Tensor]) -> np.ndarray:
