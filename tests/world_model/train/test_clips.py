@@ -13,6 +13,7 @@ from world_model.train.__main__ import from_json, main
 from world_model.train.data.clips import cached_frames, open_clips, to_video
 from world_model.train.data.episode import Episode, list_episodes, read_episode, write_episode
 from world_model.train.data.latents import LatentsRun, encode_episode, fingerprint, open_latents, train
+from world_model.train.data.source import Entry, open_entries
 from world_model.train.loop import generator
 from world_model.train.tokenizer import TokenizerRun, load_tokenizer, save_tokenizer, start_linear
 from world_model.vae import VideoTokenizer
@@ -70,21 +71,26 @@ def packed(tmp_path, episodes, tokenizer) -> Path:
     return tmp_path / "latents"
 
 
+def entries(root: Path) -> list[Entry]:
+    return open_entries((str(root),), (H, W))
+
+
 def test_frames_are_decoded_once(episodes, tmp_path):
-    folder = list_episodes(episodes)[0]
-    frames = cached_frames(folder, tmp_path)
-    np.testing.assert_array_equal(frames, read_episode(folder).frames)
+    entry = entries(episodes)[0]
+    frames = cached_frames(entry, tmp_path)
+    np.testing.assert_array_equal(frames, read_episode(list_episodes(episodes)[0]).frames)
     (path,) = tmp_path.iterdir()
     before = path.stat().st_mtime_ns
-    cached_frames(folder, tmp_path)
+    cached_frames(entry, tmp_path)
     assert path.stat().st_mtime_ns == before
 
 
 def test_a_changed_episode_is_decoded_anew(tmp_path):
-    write_episode(tmp_path / "000000", make_episode(0))
-    first = cached_frames(tmp_path / "000000", tmp_path / "cache")
-    write_episode(tmp_path / "000000", make_episode(9))
-    assert not np.array_equal(cached_frames(tmp_path / "000000", tmp_path / "cache"), first)
+    folder = tmp_path / "train"
+    write_episode(folder / "000000", make_episode(0))
+    first = cached_frames(entries(folder)[0], tmp_path / "cache")
+    write_episode(folder / "000000", make_episode(9))
+    assert not np.array_equal(cached_frames(entries(folder)[0], tmp_path / "cache"), first)
 
 
 def test_clips_are_consecutive_frames_and_repeatable(episodes, tmp_path):
@@ -172,6 +178,17 @@ def test_augmenting_adds_the_variants_and_encodes_nothing_twice(episodes, packed
     assert (packed / "latents-00000.safetensors").stat().st_mtime_ns == before
     mirror = data.episodes[data.ids.index("train/000000~mirrored")]
     np.testing.assert_allclose(mirror["c2w"][:, 0, 2], -data.episodes[0]["c2w"][:, 0, 2])
+
+
+def test_namesakes_and_zooms_are_refused_by_name(episodes, tokenizer, tmp_path):
+    run = LatentsRun(tokenizer=str(tokenizer), data=(str(episodes), str(episodes)), out=str(tmp_path / "out"))
+    with pytest.raises(EpisodeError, match="got train/000000 twice"):
+        train(run)
+    zoom = make_episode(0)
+    zoom.intrinsics[5:, :2] *= 2
+    write_episode(tmp_path / "zoom" / "000000", zoom)
+    with pytest.raises(EpisodeError, match=r"zoom/000000: intrinsics: expected the same"):
+        train(LatentsRun(tokenizer=str(tokenizer), data=(str(tmp_path / "zoom"),), out=str(tmp_path / "out")))
 
 
 def test_latents_of_another_tokenizer_are_refused(episodes, packed, tmp_path):

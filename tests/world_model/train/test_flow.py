@@ -17,8 +17,11 @@ from world_model.presets import nano
 from world_model.train.data.episode import Episode, write_episode
 from world_model.train.data.latents import LatentsRun, open_latents
 from world_model.train.data.latents import train as encode
-from world_model.train.flow import FlowModel, FlowRun, batch_of, flow_loss, rollout, rollout_share, train
+from world_model.train.flow import train
+from world_model.train.flow_model import FlowModel, FlowRun, batch_of, rollout_share
 from world_model.train.loop import RunConfig, generator
+from world_model.train.losses import flow_loss
+from world_model.train.rollout import rollout
 from world_model.train.tokenizer import save_tokenizer
 from world_model.vae import VideoTokenizer
 

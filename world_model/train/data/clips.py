@@ -1,8 +1,8 @@
 """Random clips of raw frames, from episodes whose video is decoded once.
 
 Decoding at every draw would be slower than the training step. So each episode's frames lie as one uint8 .npy file
-in a cache folder (49 kB a frame at 128x128) and are mapped, not read; the file's name is a checksum of the episode's
-own list of checksums, so a changed episode is decoded anew and the cache may be deleted at any time.
+in a cache folder (49 kB a frame at 128x128) and are mapped, not read; the file's name is a checksum of what the episode
+is made of, so a changed episode is decoded anew and the cache may be deleted at any time.
 
 Legend: B batch, F frames, H W pixels.
 """
@@ -18,20 +18,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from world_model.errors import EpisodeError, InputError
-from world_model.train.data.episode import list_episodes, read_episode
-from world_model.train.snapshot import checksum
+from world_model.train.data.source import Entry, open_entries
 
 log = logging.getLogger(__name__)
 
 
-def cached_frames(episode: Path, cache: Path) -> np.ndarray:
+def cached_frames(entry: Entry, cache: Path) -> np.ndarray:
     """The episode's frames, uint8 (T, H, W, 3), mapped from `cache`, where they are put first if need be."""
-    path = cache / f"{checksum(episode / 'episode.json')}.npy"
+    path = cache / f"{entry.key}.npy"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
         with part.open("wb") as file:
-            np.save(file, read_episode(episode).frames)
+            np.save(file, entry.read().frames)
         os.replace(part, path)
     return np.load(path, mmap_mode="r")
 
@@ -60,20 +59,18 @@ class ClipDataset:
         return torch.stack(clips), tuple(ids)
 
 
-def open_clips(roots: tuple[str, ...], cache: str, size: tuple[int, int]) -> ClipDataset:
-    """The episodes that exist now under `roots`; their frames must be of `size` (height, width).
+def open_clips(data: tuple[str, ...], cache: str, size: tuple[int, int]) -> ClipDataset:
+    """The episodes that exist now in `data` (see source.py); their frames must be of `size` (height, width).
 
     Raises EpisodeError when there are none, or one is of another size.
     """
-    episodes = [episode for root in roots for episode in list_episodes(Path(root))]
-    if not episodes:
-        raise EpisodeError(f"expected episodes under {', '.join(roots) or 'no folder at all'}, found none")
-    frames = [cached_frames(episode, Path(cache)) for episode in tqdm(episodes, desc="frames", unit="episode")]
-    for episode, array in zip(episodes, frames, strict=True):
+    entries = open_entries(data, size)
+    frames = [cached_frames(entry, Path(cache)) for entry in tqdm(entries, desc="frames", unit="episode")]
+    for entry, array in zip(entries, frames, strict=True):
         if array.shape[1:] != (*size, 3):
-            raise EpisodeError(f"{episode}: expected frames of {(*size, 3)}, got {array.shape[1:]}")
-    log.info("%d episodes, %d frames", len(episodes), sum(len(array) for array in frames))
-    return ClipDataset(names=tuple(str(episode) for episode in episodes), frames=tuple(frames))
+            raise EpisodeError(f"{entry.where}: expected frames of {(*size, 3)}, got {array.shape[1:]}")
+    log.info("%d episodes, %d frames", len(entries), sum(len(array) for array in frames))
+    return ClipDataset(names=tuple(entry.where for entry in entries), frames=tuple(frames))
 
 
 def to_video(clips: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ Legend: B windows, C channels, T latents, K starts, F = 1 + (T-1)*R frames, R te
 
 import json
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from world_model.errors import CheckpointError, EpisodeError, InputError
 from world_model.train import snapshot
 from world_model.train.data.augment import VARIANTS
 from world_model.train.data.clips import to_video
-from world_model.train.data.episode import Episode, list_episodes, read_episode
+from world_model.train.data.episode import Episode
+from world_model.train.data.source import Entry, open_entries
 from world_model.train.tokenizer import load_tokenizer
 from world_model.vae import VideoTokenizer
 
@@ -41,7 +43,7 @@ class LatentsRun:
     """`python -m world_model.train latents`."""
 
     tokenizer: str  # folder
-    data: tuple[str, ...]  # folders of episodes
+    data: tuple[str, ...]  # folders of episodes, JSON files that describe other datasets (source.py)
     out: str
     start_every: int = 4  # latents between the places where a window may begin
     augment: bool = False  # also encode every episode mirrored and backwards: for scenes in which nothing moves
@@ -61,26 +63,48 @@ def train(config: LatentsRun) -> None:
     out.mkdir(parents=True, exist_ok=True)
     index = _open_index(out, fingerprint(tokenizer), config.start_every, tokenizer.cfg.temporal_stride)
     known = {entry["id"] for part in index["parts"] for entry in part["episodes"]}
-    episodes = [path for root in config.data for path in list_episodes(Path(root))]
+    entries = open_entries(config.data, (tokenizer.cfg.height, tokenizer.cfg.width))
+    _refuse_namesakes(entries)
     suffixes = VARIANTS if config.augment else [""]
-    missing = {path: [suffix for suffix in suffixes if episode_id(path) + suffix not in known] for path in episodes}
-    episodes = [path for path in episodes if missing[path]]
+    missing = {entry.name: [suffix for suffix in suffixes if entry.name + suffix not in known] for entry in entries}
+    entries = [entry for entry in entries if missing[entry.name]]
     tensors: dict[str, Tensor] = {}
-    entries: list[dict[str, Any]] = []
-    for path in tqdm(episodes, desc="latents", unit="episode", mininterval=5):
-        episode = read_episode(path)
-        for suffix in missing[path]:
-            name = episode_id(path) + suffix
-            encoded = encode_episode(tokenizer, VARIANTS[suffix](episode), config.start_every)
+    written: list[dict[str, Any]] = []
+    started, frames = time.monotonic(), 0
+    for entry in tqdm(entries, desc="latents", unit="episode", mininterval=5):
+        episode = entry.read()
+        for suffix in missing[entry.name]:
+            encoded = _encode(tokenizer, VARIANTS[suffix](episode), config.start_every, entry.where)
             size = sum(x.nbytes for x in [*tensors.values(), *encoded.values()])
-            if entries and (size > snapshot.PART_BYTES or len(entries) == PART_EPISODES):
-                _flush(out, index, tensors, entries)
-                tensors, entries = {}, []
+            if written and (size > snapshot.PART_BYTES or len(written) == PART_EPISODES):
+                _flush(out, index, tensors, written)
+                tensors, written = {}, []
+            name = entry.name + suffix
             tensors |= {f"{name}.{key}": value for key, value in encoded.items()}
-            entries.append({"id": name, "caption": episode.caption, "frames": len(episode.frames)})
-    if entries:
-        _flush(out, index, tensors, entries)
-    log.info("%s: %d added to %d", out, sum(len(missing[path]) for path in episodes), len(known))
+            written.append({"id": name, "caption": episode.caption, "frames": len(episode.frames)})
+            frames += len(episode.frames)
+    if written:
+        _flush(out, index, tensors, written)
+    rate = frames / (time.monotonic() - started)
+    added = sum(len(missing[entry.name]) for entry in entries)
+    log.info("%s: %d added to %d, %d frames at %.0f a second", out, added, len(known), frames, rate)
+
+
+def _refuse_namesakes(entries: list[Entry]) -> None:
+    places: dict[str, str] = {}
+    for entry in entries:
+        if entry.name in places:
+            raise EpisodeError(
+                f"expected episodes of different names, got {entry.name} twice: {places[entry.name]} and {entry.where}"
+            )
+        places[entry.name] = entry.where
+
+
+def _encode(tokenizer: VideoTokenizer, episode: Episode, start_every: int, where: str) -> dict[str, Tensor]:
+    try:
+        return encode_episode(tokenizer, episode, start_every)
+    except EpisodeError as error:
+        raise EpisodeError(f"{where}: {error}") from error
 
 
 @torch.no_grad()
@@ -201,11 +225,6 @@ def open_latents(folder: Path, *, verify: bool = True) -> LatentDataset:
         captions=tuple(captions),
         ids=tuple(ids),
     )
-
-
-def episode_id(path: Path) -> str:
-    """split/number."""
-    return f"{path.parent.name}/{path.name}"
 
 
 def fingerprint(tokenizer: VideoTokenizer) -> str:

@@ -7,42 +7,15 @@ streaming sees, and gradients flow through the caches into what was written.
 Shapes: B clips, T latents of a clip, C channels, Y, X cells, S = Y*X, W = B*(T-1) worlds, L words.
 """
 
-import dataclasses
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from world_model.attention import SoftmaxCache
-from world_model.camera import cell_intrinsics
+from world_model.clips import Clips, cameras
 from world_model.config import WorldConfig
 from world_model.errors import InputError
-from world_model.live_camera import chunk_camera, start_camera
 from world_model.transformer import BlockCache, SanaWM
 from world_model.tree import map_tensors
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Clips that begin with a start latent, and what they are conditioned on."""
-
-    latents: Tensor  # (B, C, T, Y, X)
-    poses: Tensor  # (B, 1 + (T-1)*stride, 4, 4) camera-to-world of each frame, relative to the first
-    intrinsics: Tensor  # (B, 4) pixels
-    text: Tensor  # (B, L, E)
-    text_mask: Tensor  # (B, L) bool
-    frame_index: Tensor  # (B, T) latent indices, which may jump after the start latent
-
-
-def cameras(clips: Clips, config: WorldConfig) -> tuple[Tensor, Tensor]:
-    """`camera` (B, T, 20) and `plucker` (B, 6*stride, T, Y, X) of whole clips, as streaming would make them."""
-    tokenizer = config.tokenizer
-    lens = cell_intrinsics(clips.intrinsics, (tokenizer.height, tokenizer.width), tokenizer.grid)
-    stride = tokenizer.temporal_stride
-    first = start_camera(lens, tokenizer.grid, stride)
-    before, path = clips.poses[:, 0], clips.poses[:, 1:]
-    later = chunk_camera(before, path, lens, tokenizer.grid, stride, config.plucker_reference)
-    return torch.cat([first[0], later[0]], 1), torch.cat([first[1], later[1]], 2)
 
 
 def velocities(
@@ -113,20 +86,3 @@ def past_of_every_chunk(written: BlockCache, window: Tensor, tokens: int) -> Blo
         return as_worlds(seen.transpose(2, 3).flatten(3, 4))
 
     return BlockCache(map_tensors(gather, written.mixer), tails)
-
-
-def noised(clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """The straight path from data at time 0 to noise at 1000: (B, C, T, Y, X), time (B, T)."""
-    sigma = time[:, None, :, None, None] / 1000
-    return clean + sigma * (noise - clean)
-
-
-def shifted_logit_normal(shape: tuple[int, ...], shift: float, generator: torch.Generator) -> Tensor:
-    """Training times 0..1000: logit-normal levels moved towards noise (training, 1)."""
-    level = torch.randn(shape, generator=generator).sigmoid()
-    return (1000 * shift * level / (1 + (shift - 1) * level)).round()
-
-
-def select(clips: Clips, worlds: Tensor) -> Clips:
-    """Some clips of a batch."""
-    return dataclasses.replace(clips, **{n: x[worlds] for n, x in vars(clips).items()})

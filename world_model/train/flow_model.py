@@ -1,0 +1,98 @@
+"""What a flow run trains, what it draws, and how it is told to: the configuration, the modules, the batches.
+
+Shapes: B clips, T latents, C channels, Y, X cells, F frames, L words.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from world_model.clips import Clips
+from world_model.config import WorldConfig
+from world_model.errors import InputError
+from world_model.text import WordEncoder
+from world_model.train.data.latents import LatentDataset
+from world_model.train.initialise import initialise
+from world_model.train.loop import Batch, RunConfig
+from world_model.train.times import TimeMixture
+from world_model.transformer import SanaWM
+
+MODES = ("streaming", "chunk_causal", "bidirectional")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowRun:
+    """`python -m world_model.train flow`."""
+
+    run: RunConfig
+    world: str  # config.json of the world model to train
+    tokenizer: str  # folder of the tokenizer that made the latents
+    data: str  # folder of encoded training episodes
+    validation: str  # folder of encoded held-out episodes
+    latents: int = 9  # a clip, the start latent included
+    mode: str = "streaming"  # or "chunk_causal", "bidirectional": one pass over whole clips
+    shift: float = 3.0  # of training times towards noise
+    mixture: TimeMixture = field(default_factory=TimeMixture)  # chunk_causal: how the times of chunks hang together
+    start_clean: float = 0.9  # one-pass modes: share of clips whose start latent is given and has no loss
+    pure_noise: float = 0.25  # share of chunks at time 1000, where every step of play begins
+    caption_dropout: float = 0.1
+    context_noise: float = 0.25  # largest corruption of the context, in half of the clips
+    rollout: float = 0.5  # share of clips whose context is the model's own rollout
+    rollout_from: int = 1000  # step from which that share grows,
+    rollout_full: int = 3000  # until it is reached
+    gap: int = 256  # largest jump of the latent index after the start latent, in a quarter of the clips
+    validation_clips: int = 16
+    validation_latents: int = 17  # the start and four seconds
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"mode: expected one of {MODES}, got {self.mode!r}")
+        if self.latents < 3 or not 0 <= self.rollout <= 1 or self.rollout_full <= self.rollout_from:
+            raise InputError(
+                "flow: expected latents >= 3, rollout in 0..1 and rollout_full > rollout_from, "
+                f"got {self.latents}, {self.rollout}, {self.rollout_full} and {self.rollout_from}"
+            )
+
+
+class FlowModel(nn.Module):
+    """What is trained together: the transformer and the words it reads. channel_weight (C,): of the loss."""
+
+    channel_weight: Tensor
+
+    def __init__(self, config: WorldConfig, channel_weight: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("channel_weight", channel_weight.detach().view(1, -1, 1, 1, 1), persistent=False)
+        self.transformer, self.text = SanaWM(config.transformer), WordEncoder(config.text)
+        initialise(self.transformer)
+
+    def clips(self, tensors: Mapping[str, Tensor]) -> Clips:
+        latents = tensors["latents"]
+        index = torch.arange(latents.shape[2], device=latents.device).expand(len(latents), -1)
+        text = self.text(tensors["ids"])
+        return Clips(latents, tensors["poses"], tensors["intrinsics"], text, tensors["mask"], index)
+
+
+def rollout_share(config: FlowRun, step: int) -> float:
+    """The share of clips at `step` whose context the model makes itself."""
+    grown = (step - config.rollout_from) / (config.rollout_full - config.rollout_from)
+    return config.rollout * min(max(grown, 0.0), 1.0)
+
+
+def batch_of(
+    data: LatentDataset, text: WordEncoder, batch: int, latents: int, draw: torch.Generator, rollout: float
+) -> Batch:
+    """Random clips as tensors: latents, poses, intrinsics, word ids and mask, and which clips are to be rolled out."""
+    clips = data.sample(batch, latents, draw)
+    ids, mask = text.tokenize(list(clips.captions))
+    tensors = {
+        "latents": clips.latents,
+        "poses": clips.c2w,
+        "intrinsics": clips.intrinsics,
+        "ids": ids,
+        "mask": mask,
+        "rollout": torch.rand(batch, generator=draw) < rollout,
+    }
+    return Batch(tensors=tensors, ids=clips.ids)

@@ -1,0 +1,70 @@
+"""What a flow run measures on held-out clips while it trains.
+
+Shapes: B clips, T latents, C channels, Y, X cells, F frames.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from world_model import whole_clip
+from world_model.clips import Clips, noised
+from world_model.pictures import sheet
+from world_model.train import streaming
+from world_model.train.flow_model import FlowModel
+from world_model.train.loop import generator
+from world_model.train.losses import velocity_error
+from world_model.train.rollout import rollout
+from world_model.vae import VideoTokenizer
+
+BIDIRECTIONAL_STEPS = 16
+BIDIRECTIONAL_SHIFT = 3.0
+
+
+def measure(
+    model: FlowModel, tokenizer: VideoTokenizer, tensors: Mapping[str, Tensor], mode: str
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Held-out numbers: velocity loss at three times given what the mode gives (streaming: the true context), PSNR of
+    played clips against decoded truth second by second beside that of the repeated start; and a picture of both."""
+    clips = model.clips(tensors)
+    latents = clips.latents
+    noise = torch.randn(latents[:, :, 1:].shape, generator=generator(0, 0, "measure")).to(latents)
+    numbers = {f"loss_{time:.0f}": float(_loss_at(time, model, clips, noise, mode)) for time in (1000.0, 750.0, 400.0)}
+    truth = tokenizer.decode(latents, None)[0].clamp(-1, 1)
+    played = tokenizer.decode(_play(model, clips, noise, mode), None)[0].clamp(-1, 1)
+    for second, frames in enumerate(torch.arange(1, truth.shape[2]).split(round(model.config.fps)), 1):
+        for name, video in (("model", played), ("repeat", truth[:, :, :1])):
+            error = ((video[:, :, frames] if name == "model" else video) - truth[:, :, frames]).square() / 4
+            psnr = -10 * error.mean((1, 3, 4)).clamp_min(1e-10).log10()
+            numbers[f"psnr_{name}_{second}s"] = float(psnr.mean())
+    stride = model.config.tokenizer.temporal_stride
+    rows = [video[i, :, :: 2 * stride].movedim(1, 0) for i in range(min(4, len(truth))) for video in (truth, played)]
+    return numbers, {"flow": sheet(rows)}
+
+
+def _loss_at(time: float, model: FlowModel, clips: Clips, noise: Tensor, mode: str) -> Tensor:
+    latents, later = clips.latents, clips.latents[:, :, 1:]
+    times = torch.full((len(latents), latents.shape[2]), time, device=latents.device)
+    noisy = noised(later, noise, times[:, 1:])
+    if mode == "streaming":
+        velocity = streaming.velocities(model.transformer, model.config, clips, latents, noisy, times[:, 1:])
+    else:
+        times[:, 0] = 0
+        whole, chunks = torch.cat([latents[:, :, :1], noisy], 2), _chunks(latents.shape[2], model, mode)
+        velocity = whole_clip.velocities(model.transformer, model.config, clips, whole, times, chunks)[:, :, 1:]
+    return velocity_error(model, velocity, noise - later).mean()
+
+
+def _play(model: FlowModel, clips: Clips, noise: Tensor, mode: str) -> Tensor:
+    if mode != "bidirectional":
+        return rollout(model, clips, noise)
+    times = whole_clip.euler_times(BIDIRECTIONAL_STEPS, BIDIRECTIONAL_SHIFT)
+    whole = torch.cat([clips.latents[:, :, :1], noise], 2)
+    *_, (_, latents) = whole_clip.denoise(model.transformer, model.config, clips, whole, times)
+    return latents
+
+
+def _chunks(frames: int, model: FlowModel, mode: str) -> tuple[int, ...]:
+    return (frames,) if mode == "bidirectional" else whole_clip.training_chunks(frames, model.config)
