@@ -3,6 +3,7 @@
 av and cv2 are imported where they are used: a machine that trains may have only one of them.
 """
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,6 +31,35 @@ def encode_video(path: Path, frames: np.ndarray, fps: float, *, crf: int, colour
 def decode_video(path: Path, *, decoder: str) -> np.ndarray:
     """All frames uint8 (T, H, W, 3) RGB with decoder "av" or "opencv"; EpisodeError where the video is broken."""
     return {"av": _decode_av, "opencv": _decode_opencv}[decoder](Path(path))
+
+
+def decode_frames(path: Path, start: float, fps: float, indices: Iterable[int]) -> Iterator[np.ndarray]:
+    """Pictures uint8 (H, W, 3) RGB at `start` + i / `fps` seconds of a video, for ascending i; with av.
+
+    Begins at the key frame before `start`, so a piece of a long file costs little more than itself. Raises
+    EpisodeError for a broken video, and when there is no picture within half a frame of such a moment.
+    """
+    import av
+
+    wanted = iter(indices)
+    index = next(wanted, None)
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            container.seek(max(0, int(start / stream.time_base)), stream=stream)
+            for picture in container.decode(stream) if index is not None else ():
+                place = round((picture.time - start) * fps)
+                if place > index:
+                    break
+                if place == index:
+                    yield picture.to_ndarray(format="rgb24")
+                    index = next(wanted, None)
+                    if index is None:
+                        return
+    except (av.FFmpegError, IndexError) as error:  # IndexError: no video stream
+        raise EpisodeError(f"{path}: expected a video, got {error}") from error
+    if index is not None:
+        raise EpisodeError(f"{path}: expected a picture at {start + index / fps:.3f} s, got none")
 
 
 def _decode_av(path: Path) -> np.ndarray:
