@@ -17,7 +17,7 @@ from world_model.checks import check_seeds
 from world_model.config import WorldConfig
 from world_model.live_camera import chunk_camera, start_camera
 from world_model.memory import read_memory, write_memory
-from world_model.sampler import sample_chunk
+from world_model.sampler import Sampler, sample_chunk
 from world_model.state import WorldState
 from world_model.transformer import BlockCache, Conditions, SanaWM
 
@@ -62,24 +62,29 @@ def new_worlds(
 
 
 def advance(
-    transformer: SanaWM, config: WorldConfig, state: WorldState, path: Tensor, noise: Tensor
+    transformer: SanaWM,
+    config: WorldConfig,
+    state: WorldState,
+    path: Tensor,
+    noise: Tensor,
+    sample: Sampler = sample_chunk,
 ) -> tuple[WorldState, Tensor]:
     """The worlds one chunk later and its new latents (B, C, n, Y, X).
 
     path (B, F, 4, 4) float32, one pose a coming frame; noise (B, C, n, Y, X). Worlds before and after their first
-    chunk differ in length: they go as two forwards and come back in order.
+    chunk differ in length: they go as two forwards and come back in order. sample: how a chunk comes from its noise.
     """
     pending = [i for i, index in enumerate(state.index.tolist()) if index == 0]
     if len(pending) in (0, len(state)):
-        return _advance_phase(transformer, config, state, path, noise)
+        return _advance_phase(transformer, config, state, path, noise, sample)
     running = [i for i in range(len(state)) if i not in pending]
-    parts = [_advance_phase(transformer, config, state[g], path[g], noise[g]) for g in (pending, running)]
+    parts = [_advance_phase(transformer, config, state[g], path[g], noise[g], sample) for g in (pending, running)]
     order = torch.tensor(pending + running).argsort().tolist()
     return WorldState.cat([part[0] for part in parts])[order], torch.cat([part[1] for part in parts])[order]
 
 
 def _advance_phase(
-    transformer: SanaWM, config: WorldConfig, state: WorldState, path: Tensor, noise: Tensor
+    transformer: SanaWM, config: WorldConfig, state: WorldState, path: Tensor, noise: Tensor, sample: Sampler
 ) -> tuple[WorldState, Tensor]:
     grid, stride = config.tokenizer.grid, config.tokenizer.temporal_stride
     lens = _cells(state, config)
@@ -92,7 +97,7 @@ def _advance_phase(
         camera, plucker = torch.cat([first[0], camera], 1), torch.cat([first[1], plucker], 2)
         noise = torch.cat([start, noise], 2)
     given, cache = _condition(transformer, config, state, camera, plucker)
-    latents, written = sample_chunk(transformer, given, cache, noise, config.steps, start)
+    latents, written = sample(transformer, given, cache, noise, config.steps, start)
     after = write_memory(state, written, config)
     after = dataclasses.replace(after, index=state.index + noise.shape[2], pose=path[:, -1].clone())
     return after, latents[:, :, -config.block :]

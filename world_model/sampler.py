@@ -2,12 +2,27 @@
 
 import hashlib
 import itertools
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from world_model.errors import InputError
 from world_model.transformer import BlockCache, Conditions, SanaWM
+
+
+class Sampler(Protocol):
+    """How a chunk is made of noise: `sample_chunk`, or another with its arguments and results."""
+
+    def __call__(
+        self,
+        transformer: SanaWM,
+        given: Conditions,
+        cache: tuple[BlockCache, ...],
+        noise: Tensor,
+        steps: tuple[int, ...],
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[BlockCache, ...]]: ...
 
 
 def sample_chunk(

@@ -19,6 +19,9 @@ OBJECTIVES = {
     "tokenizer": ("world_model.train.tokenizer", "TokenizerRun"),
     "latents": ("world_model.train.data.latents", "LatentsRun"),
     "flow": ("world_model.train.flow", "FlowRun"),
+    "trajectories": ("world_model.train.trajectories", "TrajectoryRun"),
+    "ode": ("world_model.train.ode", "OdeRun"),
+    "self_forcing": ("world_model.train.self_forcing", "SelfForcingRun"),
 }
 
 

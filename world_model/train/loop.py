@@ -50,6 +50,7 @@ class RunConfig:
     lr: float = 1e-3
     warmup: int = 100  # steps
     schedule: str = "constant"  # "cosine": to zero at the limit of steps, or else of minutes
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
     weight_decay: float = 0.01  # of tensors with at least two axes
     clip: float = 1.0  # gradient norm
     ema: float = 0.999
@@ -123,18 +124,22 @@ def fit(
     *,
     validate: Validate,
     export: Callable[[nn.Module, Path], None],
+    lr_scales: Mapping[str, float] | None = None,
 ) -> nn.Module:
     """Train `module` in place until the run's limit and return its EMA, exported to OUT/export.
 
     `loss(module, tensors, generator)` -> scalar, and scalars to log; `sample_batch(step)` must depend on step alone;
     `validate(ema)` -> numbers to log, and uint8 (H, W, 3) pictures by name; `export(ema, folder)` writes weights.
+    lr_scales: factors of the learning rate by the beginning of weights' names.
     Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
     SIGINT end the run after the current step, saved.
     """
     torch.set_num_threads(run.threads)
     out, device = Path(run.out), torch.device(run.device)
     module.to(device).train()
-    optimizers = optimizer.build(module, kind=run.optimizer, lr=run.lr, weight_decay=run.weight_decay)
+    optimizers = optimizer.build(
+        module, kind=run.optimizer, lr=run.lr, weight_decay=run.weight_decay, betas=run.betas, scales=lr_scales
+    )
     state = _Run(module=module, ema=_frozen_copy(module), optimizers=optimizers)
     _resume(state, out / "snapshots")
     saved = validated = state.seconds
@@ -170,7 +175,7 @@ def _one_step(
     tensors = {name: tensor.to(device) for name, tensor in batch.tensors.items()}
     rate = learning_rate(run, state.step, state.seconds)
     for group in (group for each in state.optimizers for group in each.param_groups):
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.dtype == "bfloat16"):
         value, logs = loss(state.module, tensors, generator(run.seed, state.step, "loss"))
     if not torch.isfinite(value):

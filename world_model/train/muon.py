@@ -5,6 +5,9 @@ hundreds of steps on the strong directions. Source: Jordan et al. 2024, "Muon: a
 networks"; the update's scale, which lets AdamW's learning rate serve both, is of Liu et al. 2025, arXiv 2502.16982.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +18,13 @@ ROUNDS = 5
 class Muon(torch.optim.Optimizer):
     """Takes weights with at least two axes; the first is the output, the others are flattened into the input."""
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter] | list[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

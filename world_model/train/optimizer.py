@@ -9,18 +9,39 @@ from world_model.errors import CheckpointError
 from world_model.train.muon import Muon, takes
 
 
-def build(module: nn.Module, *, kind: str, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+def build(
+    module: nn.Module,
+    *,
+    kind: str,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.99),
+    scales: Mapping[str, float] | None = None,
+) -> list[torch.optim.Optimizer]:
     """AdamW for all weights; with kind "muon", Muon for linear maps and convolutions. Biases, norms and other
-    weights of one axis do not decay.
+    weights of one axis do not decay. betas: AdamW's. scales: of the learning rate, by the beginning of weights' names;
+    every group keeps its own as "scale".
     """
-    muon = {id(weight): weight for weight in takes(module) if kind == "muon" and weight.requires_grad}
-    others = [weight for weight in module.parameters() if weight.requires_grad and id(weight) not in muon]
-    groups = [
-        {"params": [weight for weight in others if weight.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [weight for weight in others if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=True)
-    return [adamw, Muon(list(muon.values()), lr=lr, weight_decay=weight_decay)] if muon else [adamw]
+    muon = {id(weight) for weight in takes(module)} if kind == "muon" else set()
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    for name, weight in module.named_parameters():
+        if weight.requires_grad:
+            scale = next((s for start, s in (scales or {}).items() if name.startswith(start)), 1.0)
+            groups.setdefault((id(weight) in muon, weight.ndim >= 2, scale), []).append(weight)
+    adamw, orthogonal = (
+        [
+            {"params": weights, "weight_decay": weight_decay * decays, "scale": scale, "lr": lr * scale}
+            for (is_muon, decays, scale), weights in groups.items()
+            if is_muon == wanted
+        ]
+        for wanted in (False, True)
+    )
+    optimizers: list[torch.optim.Optimizer] = []
+    if adamw:
+        optimizers.append(torch.optim.AdamW(adamw, lr=lr, betas=betas, fused=True))
+    if orthogonal:
+        optimizers.append(Muon(orthogonal, lr=lr))
+    return optimizers
 
 
 def moments(optimizers: list[torch.optim.Optimizer], module: nn.Module) -> dict[str, Tensor]:

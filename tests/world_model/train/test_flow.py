@@ -99,6 +99,20 @@ def test_a_run_exports_a_world_that_plays_and_that_training_continues_from(folde
         assert (before - after).abs().max() < 0.02  # one step from there, not a new start
 
 
+@pytest.mark.parametrize("mode", ["chunk_causal", "bidirectional"])
+def test_whole_clips_train_in_one_pass(folder: Path, tmp_path: Path, mode: str) -> None:
+    train(dataclasses.replace(flow_run(folder, tmp_path, 2), mode=mode))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert all(0 <= line["start_given"] <= 1 for line in lines[:2])
+    assert np.isfinite([lines[-1]["validation_loss_1000"], lines[-1]["validation_psnr_model_1s"]]).all()
+    WorldModel.from_pretrained(tmp_path / "export")
+
+
+def test_an_unknown_mode_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mode: expected one of .*, got .causal."):
+        dataclasses.replace(flow_run(folder, tmp_path, 1), mode="causal")
+
+
 def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path, config) -> None:
     other = dataclasses.replace(config, transformer=dataclasses.replace(config.transformer, depth=4))
     (tmp_path / "config.json").write_text(config_to_json(other))
