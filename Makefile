@@ -40,7 +40,7 @@ endef
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format typecheck bench train gpu-check gpu-train clean
+.PHONY: help demo test lint format typecheck bench train train-tiny gpu-check gpu-train clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -84,6 +84,23 @@ typecheck: $(VENV)/.dev  ## check types
 
 train: $(VENV)/.core  ## train or continue the world model on this machine's CPU for MINUTES
 	$(call train_flow,$(BIN)/python,run.device=cpu run.dtype=float32 run.threads=1 run.batch=8)
+
+# Every stage of training, on a few rooms: the shortest proof that all of them work together.
+TINY := world_model/train/recipes/tiny
+STAGES := bidirectional chunk_causal streaming
+
+train-tiny: $(VENV)/.test  ## all stages of training on ten rooms, minutes in all; the result plays but knows nothing
+	$(BIN)/sanawm data --out runs/tiny/data --episodes 10 --split train --frames 33
+	$(BIN)/sanawm data --out runs/tiny/data --episodes 4 --split val --frames 33
+	$(BIN)/python -m world_model.train tokenizer --config $(TINY)/tokenizer.json
+	$(BIN)/python -m world_model.train latents --config $(TINY)/latents.json
+	$(BIN)/python -m world_model.train latents --config $(TINY)/latents.json \
+		--data runs/tiny/data/val --out runs/tiny/latents/val --no-augment
+	for stage in $(STAGES); do \
+		$(BIN)/python -m world_model.train flow --config $(TINY)/$$stage.json || exit 1; done
+	for stage in trajectories ode self_forcing; do \
+		$(BIN)/python -m world_model.train $$stage --config $(TINY)/$$stage.json || exit 1; done
+	$(BIN)/python examples/random_agent.py --model runs/tiny/self_forcing/export
 
 gpu-train:  ## the same on a GPU, with GPU_PYTHON's own torch
 	$(call train_flow,$(GPU_PYTHON),run.device=cuda run.dtype=bfloat16)
