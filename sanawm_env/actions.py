@@ -18,6 +18,7 @@ from world_model.errors import InputError
 # The speeds up to which the shipped model's training data moves: beyond them it has to guess.
 MAX_SPEED = tuple(MAX_TWIST[:3].tolist())  # m/s along x, y, z
 MAX_TURN = tuple(MAX_TWIST[3:].tolist())  # rad/s about x, y, z
+HALF_TURN = 3.0  # rad; above it sin(angle) is too small to tell the axis
 
 
 def twist_limits(max_speed: float | Sequence[float], max_turn: float | Sequence[float]) -> np.ndarray:
@@ -31,11 +32,11 @@ def twist_limits(max_speed: float | Sequence[float], max_turn: float | Sequence[
     return np.concatenate(limits)
 
 
-def check_action(action: ArrayLike) -> np.ndarray:
-    """An action (6,) as float64, or InputError: another shape, no floating point, NaN, or outside [-1, 1]."""
+def check_action(action: ArrayLike, shape: tuple[int, ...] = (6,)) -> np.ndarray:
+    """An action of `shape` as float64, or InputError: another shape, no floating point, NaN, or outside [-1, 1]."""
     given = np.asarray(action)
-    if given.shape != (6,) or not np.issubdtype(given.dtype, np.floating):
-        raise InputError(f"action: expected (6,) floating point, got {given.shape} {given.dtype}")
+    if given.shape != shape or not np.issubdtype(given.dtype, np.floating):
+        raise InputError(f"action: expected {shape} floating point, got {given.shape} {given.dtype}")
     if not np.isfinite(given).all():
         raise InputError(f"action: expected finite numbers, got {given.tolist()}")
     if (np.abs(given) > 1).any():
@@ -53,3 +54,27 @@ def integrate_twist(pose: np.ndarray, twist: np.ndarray, frames: int, fps: float
     twist = np.asarray(twist, np.float64)
     held = np.broadcast_to(twist[..., None, :], (*twist.shape[:-1], frames, 6))
     return se3.integrate(np.asarray(pose, np.float64), held, fps)
+
+
+def twist_between(before: np.ndarray, after: np.ndarray, seconds: float) -> np.ndarray:
+    """The constant twist (6,) that takes one pose (4, 4) to another in so many seconds: the inverse of integrating.
+
+    Of the two turns that lead there, the one of at most 180 degrees.
+    """
+    rotation = before[:3, :3].T @ after[:3, :3]
+    shift = before[:3, :3].T @ (after[:3, 3] - before[:3, 3])
+    axis = _turn_vector(rotation)
+    basis = se3.exp(np.concatenate([np.eye(3), np.tile(axis, (3, 1))], axis=1))  # columns of the shift's V matrix
+    return np.concatenate([np.linalg.solve(basis[:, :3, 3].T, shift), axis]) / seconds
+
+
+def _turn_vector(rotation: np.ndarray) -> np.ndarray:
+    """Axis times angle (3,) of a rotation (3, 3)."""
+    skew = (rotation - rotation.T) / 2
+    sine = np.array([skew[2, 1], skew[0, 2], skew[1, 0]])  # axis times sin(angle)
+    angle = np.arctan2(np.linalg.norm(sine), (np.trace(rotation) - 1) / 2)
+    if angle < HALF_TURN:
+        return sine / np.sinc(angle / np.pi)
+    square = (rotation + rotation.T) / 2 - np.cos(angle) * np.eye(3)  # (1 - cos(angle)) times axis axis^T
+    axis = square[:, np.argmax(np.diag(square))]
+    return axis / np.linalg.norm(axis) * angle * (-1.0 if axis @ sine < 0 else 1.0)

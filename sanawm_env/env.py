@@ -7,19 +7,21 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import ArrayLike
 
-from sanawm_env.actions import MAX_SPEED, MAX_TURN, check_action, integrate_twist, twist_limits
-from sanawm_env.models import find_device, shared_model
-from sanawm_env.starts import choose_start, find_bank
+from sanawm_env.controls import Control, make_control
+from sanawm_env.episode import Episode
+from sanawm_env.limits import Limits
+from sanawm_env.observations import last_frame, make_view
+from sanawm_env.simulator import Plan, Simulator
 from sanawm_env.tasks import Task, make_task
 from sanawm_env.window import Window, has_pygame
-from world_model import checkpoint
 from world_model.errors import InputError, StateError
 from world_model.model import WorldModel
 from world_model.state import WorldState
 
 
-class SanaWMEnv(gym.Env[np.ndarray, np.ndarray]):
+class SanaWMEnv(gym.Env[Any, Any]):
     """A camera that flies through a generated world.
 
     A start picture is turned into a world; each action moves the camera with six degrees of freedom, and the world
@@ -28,9 +30,9 @@ class SanaWMEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Action space
 
-    `Box(-1, 1, (6,), float32)`: the camera's twist in its own axes (OpenCV: x right, y down, z forward), held for
-    the F frames of the step and integrated frame by frame by the SE(3) exponential. Default limits are the speeds
-    that nano's training data shows.
+    What an action is, `control` says. The default, "twist", is `Box(-1, 1, (6,), float32)`: the camera's twist in its
+    own axes (OpenCV: x right, y down, z forward), held for the F frames of the step and integrated frame by frame by
+    the SE(3) exponential. Default limits are the speeds that nano's training data shows.
 
     | index | action | -1 | +1 | limit (argument) |
     | --- | --- | --- | --- | --- |
@@ -41,18 +43,37 @@ class SanaWMEnv(gym.Env[np.ndarray, np.ndarray]):
     | 4 | wy | yaw left | yaw right | 45 deg/s (`max_turn`) |
     | 5 | wz | roll left | roll right | 20 deg/s (`max_turn`) |
 
-    An action of another shape, that is not floating point, NaN, or outside the box raises InputError.
+    | `control` | action space | meaning |
+    | --- | --- | --- |
+    | "twist" | `Box(-1, 1, (6,), float32)` | the table above |
+    | "planar" | `Box(-1, 1, (2,), float32)` | vz and wy of the table, for robots on wheels |
+    | "chunked" | `Box(-1, 1, (F, 6), float32)` | a twist for every frame |
+    | "keys" | `MultiBinary(8)` | keys held for the step: ahead, back, right, left, turn right, left, look up, down |
+    | "discrete" | `Discrete(9)` | 0: no key; 1 to 8: one of these keys |
+
+    Keys mean what they mean in action strings v2 (0.4 m/s, 9.6 deg/s, coasting after release); "keys-v1" and
+    "discrete-v1" follow v1 (0.8 m/s, 19.2 deg/s). `env.unwrapped.step_to(poses)` takes the camera through absolute
+    poses (F, 4, 4) instead. What is no element of the action space raises InputError, and the world stays as it was.
 
     ## Observation space
 
-    `Box(0, 255, (H, W, 3), uint8)`: the last frame of the step, RGB (nano: 128x128). Nothing else: where the camera
-    and the goal are is in `info`, not in the observation.
+    | `obs` | observation space | what |
+    | --- | --- | --- |
+    | "rgb" | `Box(0, 255, (H, W, 3), uint8)` | the last frame of the step (nano: 128x128); the default |
+    | "float" | `Box(0, 1, (H, W, 3), float32)` | the same in [0, 1] |
+    | "dict" | `Dict` | `pixels` as "rgb"; `agent_pos` (9,): position, first two columns of the rotation; `intrinsics` |
+    | | | (4,); `goal` (3,) if the task has one; metres, start camera's axes |
+    | "latent" | `Box((C, Y, X), float32)` | the world model's own last latent (nano: 48x8x8); nothing is decoded |
+
+    Only "dict" tells where the camera and the goal are; the others leave that to `info`.
 
     ## Info
 
     | key | when | value |
     | --- | --- | --- |
     | `pose` | always | (4, 4) float64, camera-to-world of the observed frame, relative to the start frame, metres |
+    | `velocity` | always | (6,) float64, twist that moved the camera to the observed frame, m/s and rad/s |
+    | `time` | always | float, simulated seconds since the start frame |
     | `intrinsics` | always | (4,) float32: fx, fy, cx, cy in pixels of the observed frame |
     | `is_success` | always | bool, of the observed frame |
     | `goal` | if there is one | (3,) float64, metres in the start camera's axes; privileged |
@@ -93,8 +114,12 @@ class SanaWMEnv(gym.Env[np.ndarray, np.ndarray]):
     | `model` | "nano" | a shipped name, a folder, or a WorldModel; by name or folder, weights are read once a process |
     | `task` | "reach" | "reach", "none", or a Task |
     | `device` | "cpu" | torch device; leave out with a WorldModel, which has one |
+    | `control` | "twist" | see action space; or a Control of your own |
+    | `obs` | "rgb" | see observation space |
     | `max_speed` | (0.6, 0.4, 1.0) | m/s along x, y, z at an action of 1; one number for all |
     | `max_turn` | radians of (30, 45, 20) | rad/s about x, y, z at an action of 1; one number for all |
+    | `pitch_limit` | None | radians that the view may point above or below the start's |
+    | `height_range` | None | lowest and highest height above the start, metres, as (-0.3, 0.5) |
     | `starts` | the model's own | folder of a bank of start scenes; a model without one uses nano's |
     | `info_frames` | False | all frames of each step in `info` |
     | `render_mode` | None | "rgb_array": the observed frame; "human": a window with every frame (needs pygame) |
@@ -117,85 +142,70 @@ class SanaWMEnv(gym.Env[np.ndarray, np.ndarray]):
         model: str | Path | WorldModel = "nano",
         task: str | Task = "reach",
         device: str | None = None,
-        max_speed: float | Sequence[float] = MAX_SPEED,
-        max_turn: float | Sequence[float] = MAX_TURN,
+        max_speed: float | Sequence[float] | None = None,
+        max_turn: float | Sequence[float] | None = None,
         starts: str | Path | None = None,
         info_frames: bool = False,
         render_mode: str | None = None,
+        control: str | Control = "twist",
+        obs: str = "rgb",
+        pitch_limit: float | None = None,
+        height_range: Sequence[float] | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array", "human"):
             raise InputError(f"render_mode: expected None, 'rgb_array' or 'human', got {render_mode!r}")
         self.task = make_task(task)
-        self._limits = twist_limits(max_speed, max_turn)
-        self._source: tuple[str | Path, str] | None = None  # where to read the weights again
-        if isinstance(model, WorldModel):
-            if device is not None and find_device(device) != model.device:
-                raise InputError(f"device: expected the model's own, {model.device}, or none, got {device!r}")
-            self.model = model
-        else:
-            self._source = model, device or "cpu"
-            self.model = shared_model(*self._source)
-        self._bank = find_bank(starts, checkpoint.find(model) if isinstance(model, str | Path) else None)
         self.info_frames = info_frames
         self.render_mode = render_mode
+        self._view = make_view(obs)
+        self.simulator = Simulator(
+            model=model,
+            device=device,
+            starts=starts,
+            control=make_control(control, max_speed, max_turn),
+            limits=Limits(pitch=pitch_limit, height=height_range),
+            decodes=self._view.decodes or info_frames or render_mode is not None,
+        )
         config = self.model.config
         self.metadata = copy.deepcopy(type(self).metadata) | {"render_fps": config.fps / config.frames_per_step}
-        self.action_space = gym.spaces.Box(-1, 1, (6,), np.float32)
-        size = config.tokenizer.height, config.tokenizer.width
-        self.observation_space = gym.spaces.Box(0, 255, (*size, 3), np.uint8)
+        self.action_space = self.simulator.control.space(config.frames_per_step)
+        self.observation_space = self._view.space(config, self.task.needs_goal)
         self._window = Window() if render_mode == "human" else None
         self._world: WorldState | None = None
-        self._over = False
+        self._episode: Episode | None = None
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """A new world and its start frame as the model sees it. Raises InputError; see the class."""
         super().reset(seed=seed)
-        world_seed = int(self.np_random.integers(2**31))
-        start = choose_start(options, self._bank, self.np_random)
-        if self.task.needs_goal and start.goal is None:
-            raise InputError(f"goal: expected options['goal'] (3,) in metres for task {self.task}, got none")
-        world, frames = self.model.reset([start.image], [start.prompt], start.intrinsics, [world_seed])
-        self._world, self._frames, self._goal = world, frames[0].numpy(), start.goal
-        self._pose, self._frame, self._over = np.eye(4), 0, False
+        draw = self.simulator.draw(self.task, options, self.np_random)
+        self._world, (self._episode,) = self.simulator.begin([self.task], [draw])
         self._show()
-        about = {
-            "scene": start.name,
-            "prompt": start.prompt,
-            "intrinsics_source": start.intrinsics_source,
-            "world_seed": world_seed,
-        }
-        return self._frames[-1].copy(), self._info(self.task.is_success(start.goal, self._pose)) | about
+        return self.observe(self._episode), self.simulator.info(self._episode, self.info_frames)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One chunk of video under one twist. Raises InputError for a bad action, StateError out of order."""
-        if self._world is None or self._over:
-            state = "one that has ended" if self._over else "none"
-            raise StateError(f"step: expected a running episode, got {state}; call reset first")
-        twist = check_action(action) * self._limits
-        config = self.model.config
-        path = integrate_twist(self._pose, twist, config.frames_per_step, config.fps)  # (F, 4, 4)
-        self._world, frames = self.model.step(self._world, path[None])
-        verdict = self.task.judge(self._goal, self._pose, path[-1])
-        self._frames, self._pose, self._over = frames[0].numpy(), path[-1], verdict.terminated
-        moved = np.array([self._frame + 1, self._frame + len(path)])
-        self._frame += len(path)
-        self._show()
-        info = self._info(verdict.is_success) | {"moved_frames": moved}
-        if self.info_frames:
-            info["frames"] = self._frames.copy()
-        return self._frames[-1].copy(), verdict.reward, verdict.terminated, False, info
+    def step(self, action: ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One chunk of video under one action. Raises InputError for a bad action, StateError out of order."""
+        world, episode = self._running("step")
+        return self._fly(world, episode, self.simulator.plan(episode, action))
+
+    def step_to(self, poses: ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One chunk of video along poses (F, 4, 4) floating point, one a coming frame, instead of an action.
+
+        Camera-to-world relative to the start frame, metres, OpenCV axes; rigid to 1e-3, and made exactly so. Returns
+        what `step` does, and counts as a step, though not for the wrapper of `gym.make` that limits time. Raises
+        InputError, for poses outside `pitch_limit` and `height_range` too, and StateError out of order.
+        """
+        world, episode = self._running("step_to")
+        return self._fly(world, episode, self.simulator.plan_to(poses))
 
     def render(self) -> np.ndarray | None:
         """The observed frame (H, W, 3) uint8 in mode "rgb_array"; a window needs no call and returns None."""
-        if self._world is None:
+        if self._episode is None:
             raise StateError("render: expected a running episode, got none; call reset first")
         if self.render_mode is None:
             gym.logger.warn(
                 "render: expected render_mode='rgb_array' or 'human' when the environment is made, got None"
             )
-        return self._frames[-1].copy() if self.render_mode == "rgb_array" else None
+        return last_frame(self._episode) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Close the window, if any; a second call does nothing."""
@@ -203,32 +213,41 @@ class SanaWMEnv(gym.Env[np.ndarray, np.ndarray]):
             self._window.close()
 
     @property
+    def model(self) -> WorldModel:
+        """The world model; environments of one process that name the same one share it."""
+        return self.simulator.model
+
+    @property
     def scenes(self) -> tuple[str, ...]:
         """Names of the start scenes in the bank, in the order of their indices."""
-        return tuple(start.name for start in self._bank)
+        return tuple(start.name for start in self.simulator.bank)
 
-    def _info(self, is_success: bool) -> dict[str, Any]:
-        """Fresh arrays: users keep what they are given."""
-        if self._world is None:
-            raise StateError("info: expected a running episode, got none")
-        info = {
-            "pose": self._pose.copy(),
-            "intrinsics": self._world.intrinsics[0].cpu().numpy().copy(),
-            "is_success": is_success,
-        }
-        return info if self._goal is None else info | {"goal": self._goal.copy()}
+    def observe(self, episode: Episode) -> Any:
+        """What an agent sees of an episode: an element of the observation space."""
+        return self._view.observe(episode, self.observation_space)
+
+    def _running(self, name: str) -> tuple[WorldState, Episode]:
+        if self._world is None or self._episode is None:
+            raise StateError(f"{name}: expected a running episode, got none; call reset first")
+        if self._episode.verdict.terminated:
+            raise StateError(f"{name}: expected a running episode, got one that has ended; call reset first")
+        return self._world, self._episode
+
+    def _fly(self, world: WorldState, episode: Episode, plan: Plan) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._world, (self._episode,) = self.simulator.advance(world, [self.task], [episode], [plan])
+        self._show()
+        verdict = self._episode.verdict
+        info = self.simulator.info(self._episode, self.info_frames)
+        return self.observe(self._episode), float(verdict.reward), bool(verdict.terminated), False, info
 
     def _show(self) -> None:
-        if self._window is not None:
-            self._window.show(self._frames, self.model.config.fps)
+        if self._window is not None and self._episode is not None and self._episode.frames is not None:
+            self._window.show(self._episode.frames, self.model.config.fps)
 
     def __getstate__(self) -> dict[str, Any]:
-        without = {"model": None} if self._source else {}
-        return self.__dict__ | without | {"_window": None}
+        return self.__dict__ | {"_window": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._source:
-            self.model = shared_model(*self._source)
         if self.render_mode == "human":
             self._window = Window()

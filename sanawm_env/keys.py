@@ -6,12 +6,14 @@ Two versions with one grammar are in use, and the same string means different pa
 Poses are camera-to-world (c2w, 4x4), OpenCV axes (x right, y down, z forward), metres, relative to the first.
 """
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
 
 import numpy as np
 
+from sanawm_env import se3
 from world_model.errors import InputError
 
 FRAME = 1 / 16  # seconds: the strings count frames at 16 a second
@@ -36,6 +38,17 @@ class Keyboard:
     @property
     def axes(self) -> tuple[str, str, str, str]:
         return self.forward, self.right, self.yaw_right, self.pitch_up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a keyboard remembers from frame to frame: the keys that are down, and how fast each axis moves.
+
+    speeds: forward, right, yaw and pitch, in units of the keyboard's move and turn.
+    """
+
+    keys: frozenset[str] = frozenset()
+    speeds: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
 
 
 KEYBOARDS = {
@@ -70,9 +83,13 @@ def parse_action_string(text: str, version: str = "v2", *, smooth: bool | None =
     if version not in KEYBOARDS:
         raise InputError(f"action string version: expected one of {sorted(KEYBOARDS)}, got {version!r}")
     keyboard = KEYBOARDS[version]
-    held = held_keys(text, keyboard)
-    speeds = key_speeds(held, keyboard, keyboard.smooth if smooth is None else smooth)
-    return integrate_speeds(speeds, keyboard).astype(np.float32)
+    if smooth is not None:
+        keyboard = dataclasses.replace(keyboard, smooth=smooth)
+    poses, held = [np.eye(4)], Held()
+    for keys in held_keys(text, keyboard):
+        held = press(held, keys, keyboard)
+        poses.append(move(poses[-1], held, keyboard))
+    return np.stack(poses).astype(np.float32)
 
 
 def held_keys(text: str, keyboard: Keyboard) -> list[frozenset[str]]:
@@ -91,38 +108,36 @@ def held_keys(text: str, keyboard: Keyboard) -> list[frozenset[str]]:
     return held
 
 
-def key_speeds(held: list[frozenset[str]], keyboard: Keyboard, smooth: bool) -> np.ndarray:
-    """Forward, right, yaw and pitch (n, 4) of each frame, in units of the keyboard's move and turn.
+def press(before: Held, keys: frozenset[str], keyboard: Keyboard) -> Held:
+    """The keyboard one frame later, with `keys` down.
 
     Smoothed, a released axis coasts, but any fresh press takes all axes to their targets at once.
     """
-    speeds = np.zeros((len(held), 4))
-    before: frozenset[str] = frozenset()
-    now = np.zeros(4)
-    for frame, keys in enumerate(held):
-        for axis, (plus, minus) in enumerate(keyboard.axes):
-            target = float(plus in keys) - float(minus in keys)
-            share = 1.0 if keys - before or not smooth else PRESS if target else COAST
-            now[axis] += (target - now[axis]) * share
-        speeds[frame] = now
-        before = keys
-    return speeds
+    speeds = []
+    for now, (plus, minus) in zip(before.speeds, keyboard.axes, strict=True):
+        target = float(plus in keys) - float(minus in keys)
+        share = 1.0 if keys - before.keys or not keyboard.smooth else PRESS if target else COAST
+        speeds.append(now + (target - now) * share)
+    return Held(keys=keys, speeds=tuple(speeds))
 
 
-def integrate_speeds(speeds: np.ndarray, keyboard: Keyboard) -> np.ndarray:
-    """Poses (n + 1, 4, 4) float64: yaw about the world's vertical, pitch about the camera's x, moves horizontal."""
-    poses = np.tile(np.eye(4), (len(speeds) + 1, 1, 1))
-    pitch = 0.0
-    for frame, (forward, right, yaw, up) in enumerate(speeds):
-        wanted = pitch + up * keyboard.turn
-        if abs(wanted) > keyboard.pitch_limit:
-            wanted = math.copysign(keyboard.pitch_limit, wanted) if keyboard.saturate else pitch
-        rotation = _turn_y(yaw * keyboard.turn) @ poses[frame, :3, :3] @ _turn_x(wanted - pitch)
-        pitch = wanted
-        ahead, aside = (_horizontal(rotation[:, column], keyboard.epsilon) for column in (2, 0))
-        poses[frame + 1, :3, :3] = rotation
-        poses[frame + 1, :3, 3] = poses[frame, :3, 3] + keyboard.move * (forward * ahead + right * aside)
-    return poses
+def move(pose: np.ndarray, held: Held, keyboard: Keyboard) -> np.ndarray:
+    """The pose (4, 4) one frame later: yaw about the world's vertical, pitch about the camera's x, moves horizontal.
+
+    A camera that is beyond the pitch limit already may turn back only.
+    """
+    forward, right, yaw, up = held.speeds
+    ahead = pose[:3, 2]
+    pitch = math.atan2(-ahead[1], math.hypot(ahead[0], ahead[2]))
+    wanted, limit = pitch + up * keyboard.turn, max(keyboard.pitch_limit, abs(pitch))
+    if abs(wanted) > limit:
+        wanted = math.copysign(limit, wanted) if keyboard.saturate else pitch
+    after = np.eye(4)
+    rotation = se3.nearest_rotation(_turn_y(yaw * keyboard.turn) @ pose[:3, :3] @ _turn_x(wanted - pitch))
+    ahead, aside = (_horizontal(rotation[:, column], keyboard.epsilon) for column in (2, 0))
+    after[:3, :3] = rotation
+    after[:3, 3] = pose[:3, 3] + keyboard.move * (forward * ahead + right * aside)
+    return after
 
 
 def _horizontal(direction: np.ndarray, epsilon: float) -> np.ndarray:

@@ -14,7 +14,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
 import sanawm_env
+from sanawm_env.controls import KEYS, TWISTS, Twist
 from sanawm_env.env import SanaWMEnv
+from sanawm_env.observations import VIEWS
 from sanawm_env.tasks import Reach
 from world_model.checkpoint import ASSETS
 from world_model.errors import StateError
@@ -109,8 +111,8 @@ def test_a_step_is_a_chunk(any_folder: Path) -> None:
 def test_the_world_gets_the_poses_that_info_tells(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = SanaWMEnv(model=WorldModel.from_pretrained(model_folder), starts=model_folder / "starts")
     sent = []
-    step = env.model.step
-    monkeypatch.setattr(env.model, "step", lambda state, poses: sent.append(poses) or step(state, poses))
+    step = env.model.step_latent
+    monkeypatch.setattr(env.model, "step_latent", lambda state, poses: sent.append(poses) or step(state, poses))
     env.reset(seed=0)
     info = env.step(TURN)[-1]
     assert sent[0].shape == (1, 4, 4, 4)
@@ -191,7 +193,7 @@ def test_the_docstring_is_the_datasheet(model_folder: Path) -> None:
     text = SanaWMEnv.__doc__ or ""
     env = SanaWMEnv(model=model_folder)
     page = (Path(__file__).parents[2] / "docs" / "env.md").read_text()
-    for axis, limit in enumerate(env._limits):
+    for axis, limit in enumerate(Twist().scale):
         value = f"{limit:.1f} m/s" if axis < 3 else f"{np.degrees(limit):.0f} deg/s"
         assert f"| {axis} | {('vx', 'vy', 'vz', 'wx', 'wy', 'wz')[axis]} |" in text
         assert value in text.split(f"| {axis} | ")[1].split("\n")[0]
@@ -200,6 +202,12 @@ def test_the_docstring_is_the_datasheet(model_folder: Path) -> None:
     for key in (*info, "frames", "scene", "image", "intrinsics", "prompt", "goal", "task", "starts", "info_frames"):
         assert f"`{key}`" in text, key
         assert f"`{key}`" in page, key
+    for argument in ("control", "obs", "pitch_limit", "height_range", "agent_pos", "pixels"):
+        assert f"`{argument}`" in text, argument
+        assert f"`{argument}`" in page, argument
+    for name in (*TWISTS, *KEYS, *VIEWS):
+        assert f'"{name}"' in text, name
+        assert f'"{name}"' in page, name
     task = Reach()
     for essential in (f"{task.radius} m", f"plus {task.bonus}", "Box(-1, 1, (6,), float32)", "uint8", "64 steps"):
         assert essential in text, essential
