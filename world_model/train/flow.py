@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from world_model.checkpoint import config_from_json, save_folder
 from world_model.clips import cameras
-from world_model.train import snapshot
+from world_model.train import lora, snapshot
 from world_model.train.data.latents import open_latents
 from world_model.train.flow_model import FlowModel, FlowRun, batch_of, rollout_share
 from world_model.train.initialise import whiten_plucker
@@ -21,6 +21,7 @@ from world_model.train.loop import Batch, fit, generator
 from world_model.train.losses import flow_loss
 from world_model.train.measure import measure
 from world_model.train.tokenizer import load_tokenizer
+from world_model.transformer import SanaWM
 from world_model.weights import load_strictly, read_safetensors
 
 
@@ -37,6 +38,8 @@ def train(config: FlowRun) -> None:
         samples = batch_of(data, model.text, 64, config.latents, generator(config.run.seed, 0, "rays"), 0.0)
         rays = cameras(model.clips(samples.tensors), world)[1][:, :, 1:]  # (B, 6*stride, T-1, Y, X)
         whiten_plucker(model.transformer, rays.movedim(1, -1).flatten(0, -2))
+    if config.lora_rank:
+        lora.add_updates(model.transformer, config.lora_rank)
 
     def sample_batch(step: int) -> Batch:
         draw = generator(config.run.seed, step, "clips")
@@ -56,7 +59,9 @@ def train(config: FlowRun) -> None:
 
     def export(module: nn.Module, folder: Path) -> None:
         assert isinstance(module, FlowModel)
-        save_folder(folder, world, (module.transformer, tokenizer, module.text), torch.bfloat16)
+        transformer = SanaWM(world.transformer)
+        transformer.load_state_dict(lora.merged_weights(module.transformer))
+        save_folder(folder, world, (transformer, tokenizer, module.text), torch.bfloat16)
 
     fit(config.run, model, loss, sample_batch, validate=validate, export=export)
 

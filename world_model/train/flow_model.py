@@ -38,6 +38,7 @@ class FlowRun:
     start_clean: float = 0.9  # one-pass modes: share of clips whose start latent is given and has no loss
     pure_noise: float = 0.25  # share of chunks at time 1000, where every step of play begins
     caption_dropout: float = 0.1
+    lora_rank: int = 0  # fine-tune by updates of this rank, 0: all weights
     context_noise: float = 0.25  # largest corruption of the context, in half of the clips
     rollout: float = 0.5  # share of clips whose context is the model's own rollout
     rollout_from: int = 1000  # step from which that share grows,

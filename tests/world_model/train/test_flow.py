@@ -108,6 +108,19 @@ def test_whole_clips_train_in_one_pass(folder: Path, tmp_path: Path, mode: str) 
     WorldModel.from_pretrained(tmp_path / "export")
 
 
+def test_fine_tuning_by_low_rank_updates_exports_ordinary_weights(folder: Path, tmp_path: Path) -> None:
+    train(flow_run(folder, tmp_path / "base", 1))
+    base = str(tmp_path / "base" / "export")
+    train(dataclasses.replace(flow_run(folder, tmp_path / "tuned", 3, init=base), lora_rank=2))
+    before, after = (WorldModel.from_pretrained(tmp_path / name / "export").transformer for name in ("base", "tuned"))
+    moved = {
+        name: bool((weight != other).any())
+        for (name, weight), other in zip(before.named_parameters(), after.parameters(), strict=True)
+    }
+    assert moved["blocks.0.attn.qkv.weight"]
+    assert not moved["x_embedder.proj.weight"]
+
+
 def test_an_unknown_mode_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mode: expected one of .*, got .causal."):
         dataclasses.replace(flow_run(folder, tmp_path, 1), mode="causal")
