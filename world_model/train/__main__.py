@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -36,7 +37,17 @@ def main(arguments: list[str]) -> None:
         sys.exit(usage)
     module, name = OBJECTIVES[arguments[0]]
     objective = importlib.import_module(module)
-    objective.train(parse(getattr(objective, name), arguments[1:]))
+    config = parse(getattr(objective, name), arguments[1:])
+    if "RANK" not in os.environ:
+        objective.train(config)
+        return
+    from world_model.train import distributed
+
+    if not hasattr(config, "run"):
+        raise InputError(f"{arguments[0]}: expected one process, got several (RANK is set)")
+    distributed.join(os.environ, config.run.device)
+    objective.train(config)
+    distributed.leave()
 
 
 def parse(kind: type, arguments: list[str]) -> Any:

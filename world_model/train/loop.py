@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from world_model.errors import CheckpointError, InputError, SanaWMError
 from world_model.pictures import png
-from world_model.train import optimizer, snapshot
+from world_model.train import distributed, optimizer, snapshot
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,9 @@ class _Run:
 
 
 def generator(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on its arguments alone, the same on every machine."""
-    digest = hashlib.sha256(f"{purpose}:{seed}:{step}".encode()).digest()
+    """A CPU generator that depends on its arguments and the worker's rank alone, the same on every machine."""
+    worker = f":{distributed.rank()}" if distributed.rank() else ""
+    digest = hashlib.sha256(f"{purpose}:{seed}:{step}{worker}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
@@ -131,6 +132,7 @@ def fit(
     `loss(module, tensors, generator)` -> scalar, and scalars to log; `sample_batch(step)` must depend on step alone;
     `validate(ema)` -> numbers to log, and uint8 (H, W, 3) pictures by name; `export(ema, folder)` writes weights.
     lr_scales: factors of the learning rate by the beginning of weights' names.
+    On several workers (train/distributed.py) each draws its own batches and rank 0 alone validates and writes.
     Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
     SIGINT end the run after the current step, saved.
     """
@@ -142,15 +144,23 @@ def fit(
     )
     state = _Run(module=module, ema=_frozen_copy(module), optimizers=optimizers)
     _resume(state, out / "snapshots")
+    distributed.share((state.module, state.ema))
+    leads = distributed.rank() == 0
     saved = validated = state.seconds
     recent: list[dict[str, float]] = []  # logs since the last line
-    with _stop_signals() as stopped, tqdm(initial=state.step, total=run.steps or None, unit="step") as bar:
-        while not stopped and not _finished(run, state):
+    bar = tqdm(initial=state.step, total=run.steps or None, unit="step", disable=not leads)
+    with _stop_signals() as stopped, bar:
+        while True:
+            asked, state.seconds = distributed.agree(bool(stopped), state.seconds, device)
+            if asked or _finished(run, state):
+                break
             started = time.monotonic()
             values = _one_step(run, state, loss, sample_batch, device)
             state.seconds += time.monotonic() - started
             bar.update()
             recent.append(values)
+            if not leads:
+                continue
             if state.step % run.log_every == 0:
                 means = {name: sum(each[name] for each in recent) / len(recent) for name in values}
                 recent.clear()
@@ -162,9 +172,10 @@ def fit(
             if state.seconds - saved >= 60 * run.save_minutes:
                 saved = state.seconds
                 _save(state, out / "snapshots", run.keep)
-    _save(state, out / "snapshots", run.keep)
-    _validate(out, state, validate)
-    export(state.ema, out / "export")
+    if leads:
+        _save(state, out / "snapshots", run.keep)
+        _validate(out, state, validate)
+        export(state.ema, out / "export")
     return state.ema
 
 
@@ -181,6 +192,7 @@ def _one_step(
     if not torch.isfinite(value):
         raise DivergedError(f"step {state.step}: expected a finite loss, got {value.item()}; batch {batch.ids}")
     value.backward()
+    distributed.average_gradients(state.module)
     norm = nn.utils.clip_grad_norm_(state.module.parameters(), run.clip, error_if_nonfinite=False)
     if not torch.isfinite(norm):
         raise DivergedError(f"step {state.step}: expected finite gradients, got {norm.item()}; batch {batch.ids}")
