@@ -23,6 +23,7 @@ from world_model.train.snapshot import checksum
 
 FORMATS = {
     "lerobot": ("world_model.train.data.lerobot", "LeRobotSource"),
+    "rosbag": ("world_model.train.data.rosbag", "RosBagSource"),
 }  # name in a description -> (module, dataclass)
 
 
