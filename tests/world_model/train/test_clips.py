@@ -12,7 +12,7 @@ from world_model.errors import CheckpointError, EpisodeError, InputError
 from world_model.train.__main__ import from_json, main
 from world_model.train.data.clips import cached_frames, open_clips, to_video
 from world_model.train.data.episode import Episode, list_episodes, read_episode, write_episode
-from world_model.train.data.latents import LatentsRun, encode_episode, fingerprint, open_latents, train
+from world_model.train.data.latents import LatentsRun, encode_episode, fingerprint, open_packed, train
 from world_model.train.data.source import Entry, open_entries
 from world_model.train.loop import generator
 from world_model.train.tokenizer import TokenizerRun, load_tokenizer, save_tokenizer, start_linear
@@ -121,7 +121,7 @@ def test_clips_that_cannot_be_drawn(episodes, tmp_path):
 
 @pytest.mark.parametrize("start", [0, 2, 4])
 def test_a_window_is_what_its_frames_alone_encode_to(episodes, packed, tokenizer, start):
-    data = open_latents(packed)
+    data = open_packed(packed)
     window = data.windows([(1, start)], 4)
     episode = read_episode(list_episodes(episodes)[1])
     frames = torch.from_numpy(episode.frames[None, 4 * start : 4 * start + 13])
@@ -138,7 +138,7 @@ def test_a_window_is_what_its_frames_alone_encode_to(episodes, packed, tokenizer
 
 def test_starts_matter(packed):
     """The first two latents of a window inside an episode are not those of the episode."""
-    data = open_latents(packed)
+    data = open_packed(packed)
     episode = data.episodes[0]["latents"].float()
     window = data.windows([(0, 2)], 4).latents[0].movedim(1, 0)
     gap = (window - episode[2:6]).abs().amax((1, 2, 3))
@@ -147,7 +147,7 @@ def test_starts_matter(packed):
 
 
 def test_sampling_covers_all_places_and_repeats(packed):
-    data = open_latents(packed)
+    data = open_packed(packed)
     assert data.places(4) == [(e, s) for e in range(3) for s in (0, 2, 4)]
     drawn = data.sample(64, 4, generator(0, 0, "x"))
     assert len(set(drawn.ids)) == 9
@@ -163,7 +163,7 @@ def test_encoding_again_adds_what_is_new(episodes, packed, tokenizer, tmp_path):
     write_episode(more / "000007", make_episode(7))
     before = (packed / "latents-00000.safetensors").stat().st_mtime_ns
     train(LatentsRun(tokenizer=str(tokenizer), data=(str(episodes), str(more)), out=str(packed), start_every=2))
-    data = open_latents(packed)
+    data = open_packed(packed)
     assert data.ids == ("train/000000", "train/000001", "train/000002", "train/000007")
     assert (packed / "latents-00000.safetensors").stat().st_mtime_ns == before
 
@@ -173,7 +173,7 @@ def test_augmenting_adds_the_variants_and_encodes_nothing_twice(episodes, packed
     run = LatentsRun(tokenizer=str(tokenizer), data=(str(episodes),), out=str(packed), start_every=2, augment=True)
     train(run)
     train(run)
-    data = open_latents(packed)
+    data = open_packed(packed)
     assert len(data.ids) == len(set(data.ids)) == 4 * len(list_episodes(episodes))
     assert (packed / "latents-00000.safetensors").stat().st_mtime_ns == before
     mirror = data.episodes[data.ids.index("train/000000~mirrored")]
@@ -203,10 +203,10 @@ def test_damaged_latents_are_named(packed):
     whole = part.read_bytes()
     part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(CheckpointError, match=r"latents-00000.safetensors: expected sha256"):
-        open_latents(packed)
+        open_packed(packed)
     part.unlink()
     with pytest.raises(CheckpointError, match="got no file"):
-        open_latents(packed)
+        open_packed(packed)
 
 
 def test_a_zoom_has_no_packed_form(tokenizer):

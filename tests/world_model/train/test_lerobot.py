@@ -9,7 +9,7 @@ import pytest
 from world_model.config import TokenizerConfig
 from world_model.errors import EpisodeError, InputError
 from world_model.train.data.clips import open_clips
-from world_model.train.data.latents import LatentsRun, open_latents, train
+from world_model.train.data.latents import LatentsRun, open_packed, train
 from world_model.train.data.source import open_entries
 from world_model.train.data.video import encode_video
 from world_model.train.loop import generator
@@ -130,7 +130,7 @@ def test_training_reads_it(tmp_path):
         VideoTokenizer(TokenizerConfig(height=16, width=16, latent_channels=4, base_width=8)), tmp_path / "t"
     )
     train(LatentsRun(tokenizer=str(tmp_path / "t"), data=(description,), out=str(tmp_path / "latents"), start_every=2))
-    data = open_latents(tmp_path / "latents")
+    data = open_packed(tmp_path / "latents")
     assert data.ids == ("kitchen/000000", "kitchen/000001")
     assert [len(episode["latents"]) for episode in data.episodes] == [3, 5]
     assert data.windows([(1, 2)], 3).captions == ("put down",)

@@ -15,7 +15,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from world_model.train import snapshot
 from world_model.train.data.augment import VARIANTS
 from world_model.train.data.clips import to_video
 from world_model.train.data.episode import Episode
-from world_model.train.data.source import Entry, open_entries
+from world_model.train.data.source import Entry, from_description, is_description, open_entries
 from world_model.train.tokenizer import load_tokenizer
 from world_model.vae import VideoTokenizer
 
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 INDEX = "index.json"
 PART_EPISODES = 64  # what a kill can cost
+LATENT_FORMATS = {"zip-latents": ("world_model.train.data.zip_latents", "ZipLatents")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,20 @@ class LatentDataset:
         return latents.float(), (torch.linalg.inv(c2w[:1]) @ c2w).float()
 
 
-def open_latents(folder: Path, *, verify: bool = True) -> LatentDataset:
+class WindowSource(Protocol):
+    """What the world model's training draws from: `LatentDataset`, or a format that holds latents already."""
+
+    def places(self, length: int) -> list[tuple[int, int]]: ...
+    def windows(self, places: list[tuple[int, int]], length: int) -> Windows: ...
+    def sample(self, batch: int, length: int, generator: torch.Generator) -> Windows: ...
+
+
+def open_latents(path: Path) -> WindowSource:
+    """A folder of packed latents, or a JSON file that describes latents in another format (see source.py)."""
+    return from_description(path, LATENT_FORMATS).open() if is_description(path) else open_packed(path)
+
+
+def open_packed(folder: Path, *, verify: bool = True) -> LatentDataset:
     """Read what `train` wrote. Raises CheckpointError on a missing, broken or (verify) changed part."""
     index = _read_index(folder)
     episodes, captions, ids = [], [], []
