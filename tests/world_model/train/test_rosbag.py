@@ -16,6 +16,7 @@ from world_model.train.data.transforms import Motion, chain, covered, poses_in, 
 av = pytest.importorskip("av", reason="pictures are compressed by av")
 pytest.importorskip("rosbags", reason="extra rosbag")
 from rosbags.rosbag1 import Writer as Writer1  # noqa: E402
+from rosbags.rosbag2 import StoragePlugin  # noqa: E402
 from rosbags.rosbag2 import Writer as Writer2  # noqa: E402
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
 
@@ -104,12 +105,19 @@ def messages(make: Make, **options: object) -> list[tuple[float, str, str, objec
     return sorted(rows, key=lambda row: row[0])
 
 
-def write_bag(path: Path, version: int, rows: list[tuple[float, str, str, object]]) -> Path:
+def write_bag(
+    path: Path,
+    version: int,
+    rows: list[tuple[float, str, str, object]],
+    *,
+    storage: StoragePlugin = StoragePlugin.SQLITE3,
+    layout: int = 9,
+) -> Path:
+    """storage, layout: of ROS 2; bags of layout 8 in sqlite3 do not define their messages."""
     store = STORES[version]
-    with Writer1(path) if version == 1 else Writer2(path, version=9) as writer:
-        topics = {
-            topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in {row[1:3] for row in rows}
-        }
+    with Writer1(path) if version == 1 else Writer2(path, version=layout, storage_plugin=storage) as writer:
+        kinds = dict.fromkeys(row[1:3] for row in rows)
+        topics = {topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in kinds}
         serialise = store.serialize_ros1 if version == 1 else store.serialize_cdr
         for received, topic, kind, message in rows:
             writer.write(topics[topic], round((BASE + received) * 1e9), serialise(message, kind))
@@ -150,10 +158,29 @@ def test_pictures_and_poses_of_both_versions(tmp_path, version):
     assert episode.meta["bag"] == bag.name
 
 
+def test_mcap_and_compressed_pictures(tmp_path):
+    make = Make(2)
+    kind = "sensor_msgs/msg/CompressedImage"
+
+    def packed(message: object) -> object:
+        png = np.frombuffer(compressed("png", ros_messages.picture(message)), np.uint8)
+        return make(kind, message.header, "rgb8; png compressed", png)
+
+    rows = [
+        (t, topic, kind, packed(message)) if topic == "/image" else (t, topic, its_kind, message)
+        for t, topic, its_kind, message in messages(make)
+    ]
+    bag = write_bag(tmp_path / "walk", 2, rows, storage=StoragePlugin.MCAP)
+    assert [file.suffix for file in bag.iterdir() if file.name != "metadata.yaml"] == [".mcap"]
+    episode = open_entries((describe(bag),), (H, W))[0].read()
+    assert episode.frames[7, 3, 9].tolist() == [20 + 35, 20, 29]
+    np.testing.assert_allclose(episode.c2w, camera_path(np.arange(41) / 16), atol=1e-3)
+
+
 def test_odometry_with_a_mount_and_a_body_frame(tmp_path):
-    """Odometry alone, the camera's place in it given, as a frame whose x points forward."""
+    """Odometry alone, the camera's place in it given, as a frame whose x points forward; in a bag of the old layout."""
     rows = [row for row in messages(Make(2), poses="odometry") if not row[1].startswith("/tf")]
-    bag = write_bag(tmp_path / "walk", 2, rows)
+    bag = write_bag(tmp_path / "walk", 2, rows, layout=8)
     options = {"odometry": "/odom", "mount": [0.1, 0, 0.5, 0, 0, 0, 1], "camera_axes": "ros_body"}
     episode = open_entries((describe(bag, **options),), (H, W))[0].read()
     np.testing.assert_allclose(episode.c2w, camera_path(np.arange(41) / 16), atol=1e-3)
