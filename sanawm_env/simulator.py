@@ -27,7 +27,7 @@ from sanawm_env.starts import Start, choose_start, find_bank
 from sanawm_env.tasks import Task, Verdict
 from world_model import checkpoint
 from world_model.checks import check_poses
-from world_model.errors import InputError
+from world_model.errors import InputError, StateError
 from world_model.images import default_intrinsics
 from world_model.model import WorldModel
 from world_model.state import WorldState
@@ -149,6 +149,16 @@ class Simulator:
                 )
             )
         return world, tuple(after)
+
+    def check(self, world: WorldState, episodes: Sequence[Episode], tasks: Sequence[Task]) -> None:
+        """Raises StateError or InputError for a snapshot that cannot go on here."""
+        if world.model != self.model.fingerprint:
+            raise StateError(f"expected a snapshot of model {self.model.fingerprint}, got one of {world.model}")
+        for episode, task in zip(episodes, tasks, strict=True):
+            if self.decodes and episode.frames is None:
+                raise StateError("expected a snapshot with decoded frames, got one flown in latent space only")
+            if task.needs_goal and episode.goal is None:
+                raise InputError(f"goal: expected a snapshot with a goal for task {task}, got one without")
 
     def info(self, episode: Episode, with_frames: bool) -> dict[str, Any]:
         """What the environment tells of an episode; fresh arrays, since users keep what they are given."""

@@ -16,6 +16,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder of golden files to compare with; may be given several times (default: tests/golden)",
     )
+    parser.addoption(
+        "--env-id",
+        action="append",
+        metavar="ID",
+        help="environment to run tests/conformance on; may be given several times (default: all that are registered)",
+    )
+    parser.addoption(
+        "--env-kwargs",
+        default="{}",
+        metavar="JSON",
+        help="arguments that tests/conformance gives to gym.make",
+    )
 
 
 def golden_folders(config: pytest.Config) -> list[Path]:

@@ -119,8 +119,8 @@ def test_the_world_gets_the_poses_that_info_tells(model_folder: Path, monkeypatc
     np.testing.assert_array_equal(sent[0][0, -1], info["pose"])
     turned = np.degrees(np.arctan2(info["pose"][0, 2], info["pose"][2, 2]))
     assert turned == pytest.approx(45 / 4)  # 45 degrees a second to the right for a quarter of one
-    assert env._world is not None
-    np.testing.assert_allclose(env._world.pose[0].numpy(), info["pose"], atol=1e-6)
+    assert env.world is not None
+    np.testing.assert_allclose(env.world.pose[0].numpy(), info["pose"], atol=1e-6)
 
 
 def test_speeds_are_arguments(model_folder: Path) -> None:

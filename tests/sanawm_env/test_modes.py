@@ -66,10 +66,10 @@ def test_latents_are_those_that_would_be_decoded(any_folder: Path) -> None:
     latents, same, frame = (env.step(AHEAD)[0] for env in (blind, seeing, pixels))
     np.testing.assert_array_equal(latents, same)
     np.testing.assert_array_equal(seeing.render(), frame)
-    assert seeing._world is not None
-    np.testing.assert_array_equal(seeing._world.previous[0, :, 0].numpy(), latents)  # what the decoder saw last
-    assert blind._world is not None
-    assert blind._world.decoded.tolist() == [1]  # nothing was decoded
+    assert seeing.world is not None
+    np.testing.assert_array_equal(seeing.world.previous[0, :, 0].numpy(), latents)  # what the decoder saw last
+    assert blind.world is not None
+    assert blind.world.decoded.tolist() == [1]  # nothing was decoded
 
 
 def test_frames_stack(model_folder: Path) -> None:

@@ -1,0 +1,27 @@
+"""What any environment of ours must do, whichever renders it.
+
+pytest tests/conformance --env-id SanaWM-v0 --env-kwargs '{"obs": "latent"}'
+"""
+
+import json
+from collections.abc import Callable
+
+import gymnasium as gym
+import pytest
+
+from sanawm_env.registration import IDS
+from world_model.checkpoint import ASSETS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "env_id" in metafunc.fixturenames:
+        metafunc.parametrize("env_id", metafunc.config.getoption("env_id") or IDS, scope="session")
+
+
+@pytest.fixture(scope="session")
+def make(env_id: str, pytestconfig: pytest.Config) -> Callable[[], gym.Env]:
+    """A function that makes the environment as users do."""
+    arguments = json.loads(pytestconfig.getoption("env_kwargs"))
+    if "model" not in arguments and not (ASSETS / "nano" / "config.json").exists():
+        pytest.skip("no trained nano in this checkout")
+    return lambda: gym.make(env_id, **arguments)

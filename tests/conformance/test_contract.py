@@ -1,0 +1,32 @@
+"""Gymnasium's contract: its checker is silent, equal seeds give equal episodes, what is returned is the user's own."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.utils.env_checker import check_env, data_equivalence
+
+Make = Callable[[], gym.Env]
+
+
+def fly(env: gym.Env, seed: int) -> list[Any]:
+    env.action_space.seed(seed)
+    return [env.reset(seed=seed), *(env.step(env.action_space.sample()) for _ in range(2))]
+
+
+def test_the_checker_is_silent(make: Make) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = make()
+        check_env(env.unwrapped)
+        env.close()
+        env.close()
+
+
+def test_equal_seeds_give_equal_episodes(make: Make) -> None:
+    one, two = make(), make()
+    expected = fly(one, 3)
+    fly(two, 4)
+    assert data_equivalence(fly(two, 3), expected, exact=True)
+    assert not data_equivalence(fly(two, 4), expected, exact=True)
