@@ -198,7 +198,8 @@ def test_odometry_counts_instead_of_tf(tmp_path):
 
 
 def test_long_bags_become_several_episodes(tmp_path):
-    bag = write_bag(tmp_path / "walk", 2, messages(Make(2)))
+    rows = [row for row in messages(Make(2)) if row[1] != "/info" or row[0] == 0]  # the lens is said once
+    bag = write_bag(tmp_path / "walk", 2, rows)
     first, second, third = open_entries((describe(bag, seconds=1.0, fps=8, path="."),), (12, 12))
     assert [first.name, third.name] == ["walk/000000", "walk/000002"]
     assert second.where.endswith("walk from 0.9 s")

@@ -137,10 +137,12 @@ class RosBagSource:
 
     def _lens(self, piece: "Piece", reader: Any) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
         """The one lens of a piece, and the size (height, width) of its pictures."""
-        said = {
-            (ros.lens(message, rectified=self.rectified), (message.height, message.width))
-            for message in piece.read(reader, self.camera_info)
-        }
+
+        def lenses(messages: Iterator[Any]) -> set[tuple[tuple[float, float, float, float], tuple[int, int]]]:
+            return {(ros.lens(m, rectified=self.rectified), (m.height, m.width)) for m in messages}
+
+        # Some drivers say it once, when they start.
+        said = lenses(piece.read(reader, self.camera_info)) or lenses(read(reader, self.camera_info))
         if len(said) != 1:
             raise EpisodeError(f"expected one and the same lens on {self.camera_info}, got {len(said)} of them")
         return said.pop()
