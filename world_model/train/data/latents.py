@@ -1,4 +1,4 @@
-"""Episodes as packed latents: encoded once, small enough to travel (about 0.8 kB a frame), read into memory.
+"""Episodes as packed latents: encoded once, small enough to travel (about 2 kB a frame), read into memory.
 
 A folder holds `latents-NNNNN.safetensors` (parts below 16 MiB, each complete for its episodes) and `index.json`:
 which tokenizer, which episodes with their captions, and each part's checksum. Encoding again adds what is new.
