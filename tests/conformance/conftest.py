@@ -10,7 +10,6 @@ import gymnasium as gym
 import pytest
 
 from sanawm_env.registration import IDS
-from world_model.checkpoint import ASSETS
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -22,6 +21,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def make(env_id: str, pytestconfig: pytest.Config) -> Callable[[], gym.Env]:
     """A function that makes the environment as users do."""
     arguments = json.loads(pytestconfig.getoption("env_kwargs"))
-    if "model" not in arguments and not (ASSETS / "nano" / "config.json").exists():
-        pytest.skip("no trained nano in this checkout")
     return lambda: gym.make(env_id, **arguments)

@@ -18,7 +18,6 @@ from sanawm_env.controls import KEYS, TWISTS, Twist
 from sanawm_env.env import SanaWMEnv
 from sanawm_env.observations import VIEWS
 from sanawm_env.tasks import Reach
-from world_model.checkpoint import ASSETS
 from world_model.errors import StateError
 from world_model.model import WorldModel
 
@@ -37,7 +36,6 @@ def test_gymnasium_finds_nothing_to_complain_about(fly: Fly, any_folder: Path) -
         made.close()
 
 
-@pytest.mark.skipif(not (ASSETS / "nano" / "config.json").exists(), reason="no trained nano in this checkout")
 def test_the_shipped_model_passes_too() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
