@@ -7,11 +7,10 @@ the model's own rollout in a share of them that grows from nothing; the targets 
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from world_model.checkpoint import config_from_json, save_folder
+from world_model.checkpoint import config_from_json
 from world_model.clips import cameras
 from world_model.train import lora, snapshot
 from world_model.train.data.latents import open_latents
@@ -19,21 +18,20 @@ from world_model.train.flow_model import FlowModel, FlowRun, batch_of, rollout_s
 from world_model.train.initialise import whiten_plucker
 from world_model.train.loop import Batch, fit, generator
 from world_model.train.losses import flow_loss
-from world_model.train.measure import measure
+from world_model.train.outcome import measure_and_export
 from world_model.train.tokenizer import load_tokenizer
-from world_model.transformer import SanaWM
 from world_model.weights import load_strictly, read_safetensors
 
 
 def train(config: FlowRun) -> None:
     """Train, and export a folder for `WorldModel.from_pretrained`."""
     world = config_from_json(Path(config.world).read_text())
-    tokenizer = load_tokenizer(Path(config.tokenizer)).to(config.run.device)
+    tokenizer = load_tokenizer(Path(config.tokenizer))
     torch.manual_seed(config.run.seed)
     model = FlowModel(world, tokenizer.sensitivity())
     if config.run.init:
         load_strictly(model, weights_to_continue(Path(config.run.init)), config.run.init)
-    data, held_out = open_latents(Path(config.data)), open_latents(Path(config.validation))
+    data = open_latents(Path(config.data))
     if not config.run.init:
         samples = batch_of(data, model.text, 64, config.latents, generator(config.run.seed, 0, "rays"), 0.0)
         rays = cameras(model.clips(samples.tensors), world)[1][:, :, 1:]  # (B, 6*stride, T-1, Y, X)
@@ -49,20 +47,7 @@ def train(config: FlowRun) -> None:
         assert isinstance(module, FlowModel)
         return flow_loss(module, tensors, noise, config)
 
-    draw = generator(0, 0, "held-out")
-    fixed = batch_of(held_out, model.text, config.validation_clips, config.validation_latents, draw, 0.0)
-
-    def validate(module: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        assert isinstance(module, FlowModel)
-        tensors = {name: x.to(config.run.device) for name, x in fixed.tensors.items()}
-        return measure(module, tokenizer, tensors, config.mode)
-
-    def export(module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, FlowModel)
-        transformer = SanaWM(world.transformer)
-        transformer.load_state_dict(lora.merged_weights(module.transformer))
-        save_folder(folder, world, (transformer, tokenizer, module.text), torch.bfloat16)
-
+    validate, export = measure_and_export(config, tokenizer, model, mode=config.mode)
     fit(config.run, model, loss, sample_batch, validate=validate, export=export)
 
 

@@ -9,18 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from world_model import whole_clip
-from world_model.checkpoint import load_folder, save_folder
+from world_model.checkpoint import load_folder
 from world_model.errors import InputError
 from world_model.train import streaming
-from world_model.train.data.latents import open_latents
-from world_model.train.flow_model import FlowModel, batch_of
+from world_model.train.flow_model import FlowModel
 from world_model.train.loop import Batch, RunConfig, fit, generator
-from world_model.train.measure import measure
+from world_model.train.outcome import measure_and_export
 from world_model.train.trajectories import load_model, open_trajectories
 
 
@@ -45,7 +43,6 @@ def train(config: OdeRun) -> None:
     """Train, and export a folder for `WorldModel.from_pretrained`."""
     torch.manual_seed(config.run.seed)
     world, (_, tokenizer, _) = load_folder(Path(config.student))
-    tokenizer.to(config.run.device)
     model = load_model(Path(config.student))
     data = open_trajectories(Path(config.data), world)
 
@@ -57,19 +54,7 @@ def train(config: OdeRun) -> None:
         assert isinstance(module, FlowModel)
         return ode_loss(module, tensors, draw, config.mode)
 
-    draw = generator(0, 0, "held-out")
-    held_out = open_latents(Path(config.validation))
-    fixed = batch_of(held_out, model.text, config.validation_clips, config.validation_latents, draw, 0.0)
-
-    def validate(module: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        assert isinstance(module, FlowModel)
-        tensors = {name: x.to(config.run.device) for name, x in fixed.tensors.items()}
-        return measure(module, tokenizer, tensors, config.mode)
-
-    def export(module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, FlowModel)
-        save_folder(folder, world, (module.transformer, tokenizer, module.text), torch.bfloat16)
-
+    validate, export = measure_and_export(config, tokenizer, model, mode=config.mode)
     fit(config.run, model, loss, sample_batch, validate=validate, export=export)
 
 

@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from world_model import whole_clip
-from world_model.checkpoint import load_folder, save_folder
+from world_model.checkpoint import load_folder
 from world_model.clips import Clips, noised
 from world_model.dynamics import advance, new_worlds
 from world_model.errors import InputError
 from world_model.train.data.latents import open_latents
 from world_model.train.flow_model import FlowModel, batch_of
 from world_model.train.loop import Batch, RunConfig, fit, generator
-from world_model.train.measure import measure
+from world_model.train.outcome import measure_and_export
 from world_model.train.times import model_times
 from world_model.train.trajectories import load_model
 from world_model.transformer import BlockCache, Conditions, SanaWM
@@ -67,11 +66,10 @@ class Pair(nn.Module):
 def train(config: SelfForcingRun) -> None:
     """Train, and export the student for `WorldModel.from_pretrained`."""
     torch.manual_seed(config.run.seed)
-    world, (_, tokenizer, _) = load_folder(Path(config.student))
-    tokenizer.to(config.run.device)
+    _, (_, tokenizer, _) = load_folder(Path(config.student))
     pair = Pair(load_model(Path(config.student)), load_model(Path(config.teacher)))
     teacher = load_model(Path(config.teacher), config.run.device).requires_grad_(False)
-    data, held_out = open_latents(Path(config.data)), open_latents(Path(config.validation))
+    data = open_latents(Path(config.data))
 
     def sample_batch(step: int) -> Batch:
         draw = generator(config.run.seed, step, "clips")
@@ -83,18 +81,7 @@ def train(config: SelfForcingRun) -> None:
         assert isinstance(module, Pair)
         return self_forcing_loss(module, teacher, tensors, draw, config)
 
-    draw = generator(0, 0, "held-out")
-    fixed = batch_of(held_out, pair.student.text, config.validation_clips, config.validation_latents, draw, 0.0)
-
-    def validate(module: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        assert isinstance(module, Pair)
-        tensors = {name: x.to(config.run.device) for name, x in fixed.tensors.items()}
-        return measure(module.student, tokenizer, tensors, "streaming")
-
-    def export(module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, Pair)
-        save_folder(folder, world, (module.student.transformer, tokenizer, module.student.text), torch.bfloat16)
-
+    validate, export = measure_and_export(config, tokenizer, pair, "student")
     scales = {"critic.": config.critic_lr}
     fit(config.run, pair, loss, sample_batch, validate=validate, export=export, lr_scales=scales)
 

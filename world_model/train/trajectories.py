@@ -1,21 +1,17 @@
 """Teacher trajectories for distillation: what a many-step sampler passes through on its way from noise to data.
 
-A folder holds parts of one batch each and `index.json`: the times of the snapshots, the teacher's words, each part's
-checksum. Part i is a function of (seed, i), so a run that was killed goes on where it was.
+A folder of parts (train/parts.py), one batch each; the index also holds the times of the snapshots and the teacher's
+words. Part i is a function of (seed, i), so a run that was killed goes on where it was.
 
 Shapes: B clips, K snapshots, C channels, T latents, Y, X cells, F frames, L words.
 """
 
 import dataclasses
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,14 +19,11 @@ from world_model import whole_clip
 from world_model.checkpoint import load_folder
 from world_model.config import TextConfig, WorldConfig
 from world_model.errors import CheckpointError, InputError
-from world_model.train import snapshot
+from world_model.train import parts
 from world_model.train.data.latents import open_latents
 from world_model.train.flow_model import FlowModel, batch_of
 from world_model.train.loop import generator
 
-log = logging.getLogger(__name__)
-
-INDEX = "index.json"
 KEPT = ("poses", "intrinsics", "ids", "mask")  # of a batch, beside the snapshots
 
 
@@ -84,17 +77,13 @@ def train(config: TrajectoryRun) -> None:
         "run": {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "count", "device", "threads")},
         "text": dataclasses.asdict(teacher.config.text),
     }
-    index = _open_index(out, json.loads(json.dumps(about)))
+    index = parts.open_index(out, about)
     for part in tqdm(range(len(index["parts"]), -(-config.count // config.batch)), desc="trajectories", unit="batch"):
         draw = generator(config.seed, part, "trajectories")
         tensors = batch_of(data, teacher.text, config.batch, config.latents, draw, 0.0).tensors
         made = snapshots(teacher, {name: x.to(config.device) for name, x in tensors.items()}, config, draw)
         kept = {name: tensors[name].contiguous() for name in KEPT}
-        (path,) = snapshot.write_tensors(
-            out, f"trajectories-{part:05d}", {"snapshots": made.bfloat16().cpu(), **kept}, limit=2**62
-        )
-        index["parts"].append({"file": path.name, "sha256": snapshot.checksum(path), "clips": len(made)})
-        snapshot.write_file(out / INDEX, json.dumps(index, indent=1).encode())
+        parts.add_part(out, index, {"snapshots": made.bfloat16().cpu(), **kept})
 
 
 @torch.no_grad()
@@ -132,41 +121,12 @@ def open_trajectories(folder: Path, world: WorldConfig) -> TrajectoryDataset:
 
     Raises CheckpointError on a missing or changed part, other words than the student's, or other times than its steps.
     """
-    index = _read_index(folder)
+    index = parts.read_index(folder)
     times = tuple(index["times"])
     for name, expected, got in (
         ("times", world.steps, times),
         ("text", world.text, TextConfig(**{**index["text"], "vocabulary": tuple(index["text"]["vocabulary"])})),
     ):
         if expected != got:
-            raise CheckpointError(f"{folder / INDEX}: expected the student's {name}, {expected}, got {got}")
-    parts = []
-    for part in index["parts"]:
-        path = folder / part["file"]
-        found = snapshot.checksum(path) if path.exists() else "no file"
-        if found != part["sha256"]:
-            raise CheckpointError(f"{path}: expected sha256 {part['sha256']}, got {found}")
-        parts.append(load_file(path))
-    if not parts:
-        raise CheckpointError(f"{folder}: expected trajectories, found none")
-    return TrajectoryDataset(
-        times=times, tensors={name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    )
-
-
-def _open_index(out: Path, about: dict[str, Any]) -> dict[str, Any]:
-    if not (out / INDEX).exists():
-        out.mkdir(parents=True, exist_ok=True)
-        return about | {"parts": []}
-    index = _read_index(out)
-    for key, expected in about.items():
-        if index[key] != expected:
-            raise CheckpointError(f"{out / INDEX}: expected trajectories with {key} {expected}, got {index[key]}")
-    return index
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / INDEX).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder / INDEX}: expected the index of trajectories: {error}") from error
+            raise CheckpointError(f"{folder}: expected trajectories with the student's {name}, {expected}, got {got}")
+    return TrajectoryDataset(times=times, tensors=parts.read_parts(folder))

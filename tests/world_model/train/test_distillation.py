@@ -9,50 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.world_model.train.toy_world import SIDE, random_flow_model, toy
 from world_model import whole_clip
-from world_model.checkpoint import save_folder
 from world_model.clips import noised
-from world_model.config import TextConfig, TokenizerConfig
 from world_model.errors import CheckpointError, InputError
 from world_model.model import WorldModel
-from world_model.presets import nano, tiny_sana
 from world_model.text import WordEncoder
 from world_model.train import self_forcing, trajectories
-from world_model.train.data.episode import Episode, write_episode
-from world_model.train.data.latents import LatentsRun
-from world_model.train.data.latents import train as encode
-from world_model.train.flow_model import FlowModel
 from world_model.train.loop import RunConfig
 from world_model.train.ode import OdeRun, ode_loss
 from world_model.train.ode import train as train_ode
 from world_model.train.self_forcing import Pair, SelfForcingRun, exit_rollout, matching_loss, self_forcing_loss
-from world_model.train.tokenizer import save_tokenizer
 from world_model.train.trajectories import TrajectoryRun, open_trajectories
 from world_model.transformer import SanaWM
-from world_model.vae import VideoTokenizer
-
-SIDE = 32
-
-
-def toy(block: int = 1):
-    """Nano's semantics, or the released model's, with next to no weights."""
-    whole = nano() if block == 1 else tiny_sana()
-    heads = {"depth": 2, "heads": 1, "head_dim": 16, "softmax_every": 2}
-    transformer = dataclasses.replace(whole.transformer, latent_channels=4, caption_channels=8, **heads)
-    stride = whole.tokenizer.temporal_stride
-    tokenizer = TokenizerConfig(height=SIDE, width=SIDE, latent_channels=4, temporal_stride=stride, base_width=8)
-    text = TextConfig(vocabulary=("room", "red"), max_words=4, channels=8)
-    return dataclasses.replace(
-        whole, name="toy", transformer=transformer, tokenizer=tokenizer, text=text, steps=(1000, 800, 500, 0)
-    )
-
-
-def random_flow_model(config, seed: int) -> FlowModel:
-    torch.manual_seed(seed)
-    model = FlowModel(config, torch.ones(4))
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return model
 
 
 def random_tensors(config, frames: int) -> dict[str, Tensor]:
@@ -68,31 +37,6 @@ def random_tensors(config, frames: int) -> dict[str, Tensor]:
         "mask": mask,
         "update": torch.tensor(True),
     }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy world model and the latents of two short episodes."""
-    root, config = tmp_path_factory.mktemp("distillation"), toy()
-    torch.manual_seed(0)
-    tokenizer = VideoTokenizer(config.tokenizer)
-    save_tokenizer(tokenizer, root / "tokenizer")
-    model = random_flow_model(config, 0)
-    save_folder(root / "model", config, (model.transformer, tokenizer, model.text), torch.float32)
-    noise = np.random.default_rng(0)
-    for i in range(2):
-        path = np.repeat(np.eye(4, dtype=np.float32)[None], 29, 0)
-        path[:, 2, 3] = 0.05 * np.arange(29)
-        episode = Episode(
-            frames=np.repeat(noise.integers(0, 255, (1, SIDE, SIDE, 3), dtype=np.uint8), 29, 0),
-            c2w=path,
-            intrinsics=np.tile(np.array([24, 24, 16, 16], np.float32), (29, 1)),
-            caption="a red room",
-            fps=16.0,
-        )
-        write_episode(root / "episodes" / f"{i:06d}", episode)
-    encode(LatentsRun(tokenizer=str(root / "tokenizer"), data=(str(root / "episodes"),), out=str(root / "latents")))
-    return root
 
 
 def trajectory_run(folder: Path, out: Path, **changes) -> TrajectoryRun:
@@ -125,9 +69,9 @@ def test_trajectories_for_another_student_or_damaged_are_refused(folder: Path, t
     trajectories.train(trajectory_run(folder, tmp_path, count=2))
     with pytest.raises(CheckpointError, match=r"student's times, \(1000, 0\), got \(1000, 800, 500, 0\)"):
         open_trajectories(tmp_path, dataclasses.replace(toy(), steps=(1000, 0)))
-    with pytest.raises(CheckpointError, match="expected trajectories with run"):
+    with pytest.raises(CheckpointError, match="expected parts with run"):
         trajectories.train(trajectory_run(folder, tmp_path, shift=5.0))
-    part = tmp_path / "trajectories-00000.safetensors"
+    part = tmp_path / "part-00000.safetensors"
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="expected sha256"):
         open_trajectories(tmp_path, toy())

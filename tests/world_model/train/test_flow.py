@@ -8,66 +8,25 @@ import numpy as np
 import pytest
 import torch
 
+from tests.world_model.train.toy_world import SIDE, random_flow_model, toy
 from world_model.checkpoint import config_to_json
-from world_model.config import TextConfig, TokenizerConfig
 from world_model.dynamics import new_worlds
 from world_model.errors import CheckpointError, InputError
 from world_model.model import WorldModel
-from world_model.presets import nano
-from world_model.train.data.episode import Episode, write_episode
-from world_model.train.data.latents import LatentsRun, open_latents
-from world_model.train.data.latents import train as encode
+from world_model.train.data.latents import open_latents
 from world_model.train.flow import train
 from world_model.train.flow_model import FlowModel, FlowRun, batch_of, rollout_share
 from world_model.train.loop import RunConfig, generator
 from world_model.train.losses import flow_loss
 from world_model.train.rollout import rollout
-from world_model.train.tokenizer import save_tokenizer
 from world_model.vae import VideoTokenizer
-
-HEIGHT = WIDTH = 32
-
-
-@pytest.fixture(scope="module")
-def config():
-    whole = nano()
-    transformer = dataclasses.replace(
-        whole.transformer, latent_channels=4, caption_channels=8, depth=2, heads=1, head_dim=16
-    )
-    tokenizer = TokenizerConfig(height=HEIGHT, width=WIDTH, latent_channels=4, base_width=8)
-    text = TextConfig(vocabulary=("room", "red"), max_words=4, channels=8)
-    return dataclasses.replace(whole, name="toy", transformer=transformer, tokenizer=tokenizer, text=text)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, config) -> Path:
-    """A config, a tokenizer, and the latents of two short episodes."""
-    root = tmp_path_factory.mktemp("flow")
-    torch.manual_seed(0)
-    save_tokenizer(VideoTokenizer(config.tokenizer), root / "tokenizer")
-    (root / "config.json").write_text(config_to_json(config))
-    noise = np.random.default_rng(0)
-    for i in range(2):
-        path = np.repeat(np.eye(4, dtype=np.float32)[None], 29, 0)
-        path[:, 2, 3] = 0.05 * np.arange(29)
-        episode = Episode(
-            frames=np.repeat(noise.integers(0, 255, (1, HEIGHT, WIDTH, 3), dtype=np.uint8), 29, 0),
-            c2w=path,
-            intrinsics=np.tile(np.array([24, 24, 16, 16], np.float32), (29, 1)),
-            caption="a red room",
-            fps=16.0,
-            meta={"split": "train", "seed": i},
-        )
-        write_episode(root / "episodes" / f"{i:06d}", episode)
-    encode(LatentsRun(tokenizer=str(root / "tokenizer"), data=(str(root / "episodes"),), out=str(root / "latents")))
-    return root
 
 
 def flow_run(folder: Path, out: Path, steps: int, **changes) -> FlowRun:
     run = RunConfig(out=str(out), steps=steps, batch=2, lr=1e-3, warmup=0, log_every=1, **changes)
     return FlowRun(
         run=run,
-        world=str(folder / "config.json"),
+        world=str(folder / "model" / "config.json"),
         tokenizer=str(folder / "tokenizer"),
         data=str(folder / "latents"),
         validation=str(folder / "latents"),
@@ -88,9 +47,9 @@ def test_a_run_exports_a_world_that_plays_and_that_training_continues_from(folde
     assert list((tmp_path / "first" / "pictures").glob("*.png"))
 
     world = WorldModel.from_pretrained(tmp_path / "first" / "export")
-    state, _ = world.reset([np.zeros((HEIGHT, WIDTH, 3), np.uint8)], prompts=["a red room"])
+    state, _ = world.reset([np.zeros((SIDE, SIDE, 3), np.uint8)], prompts=["a red room"])
     state, frames = world.step(state, np.tile(np.eye(4), (1, 4, 1, 1)))
-    assert frames.shape == (1, 4, HEIGHT, WIDTH, 3)
+    assert frames.shape == (1, 4, SIDE, SIDE, 3)
 
     shipped = str(tmp_path / "first" / "export")
     train(dataclasses.replace(flow_run(folder, tmp_path / "second", 1, init=shipped), tokenizer=shipped))
@@ -126,8 +85,8 @@ def test_an_unknown_mode_is_refused(folder: Path, tmp_path: Path) -> None:
         dataclasses.replace(flow_run(folder, tmp_path, 1), mode="causal")
 
 
-def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path, config) -> None:
-    other = dataclasses.replace(config, transformer=dataclasses.replace(config.transformer, depth=4))
+def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = dataclasses.replace(toy(), transformer=dataclasses.replace(toy().transformer, depth=4))
     (tmp_path / "config.json").write_text(config_to_json(other))
     train(flow_run(folder, tmp_path / "run", 1))
     run = dataclasses.replace(
@@ -138,11 +97,9 @@ def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path, conf
         train(run)
 
 
-def test_a_rollout_in_training_is_the_world_that_is_played(folder: Path, config) -> None:
-    torch.manual_seed(3)
-    model = FlowModel(config, torch.ones(4)).eval()
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
+def test_a_rollout_in_training_is_the_world_that_is_played(folder: Path) -> None:
+    config = toy()
+    model = random_flow_model(config, 3).eval()
     batch = batch_of(open_latents(folder / "latents"), model.text, 2, 5, generator(0, 0, "t"), 0.0)
     clips = model.clips(batch.tensors)
     noise = torch.randn(clips.latents[:, :, 1:].shape)
@@ -159,9 +116,9 @@ def test_a_rollout_in_training_is_the_world_that_is_played(folder: Path, config)
         assert torch.allclose(latents.values, made[:, :, step + 1 : step + 2], rtol=1e-4, atol=1e-4)
 
 
-def test_the_loss_is_a_function_of_weights_batch_and_generator(folder: Path, config, tmp_path: Path) -> None:
+def test_the_loss_is_a_function_of_weights_batch_and_generator(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(4)
-    model, run = FlowModel(config, torch.ones(4)), flow_run(folder, tmp_path, 1)
+    model, run = FlowModel(toy(), torch.ones(4)), flow_run(folder, tmp_path, 1)
     batch = batch_of(open_latents(folder / "latents"), model.text, 2, 4, generator(0, 0, "t"), 0.5)
     first, again, other = (flow_loss(model, batch.tensors, generator(0, s, "l"), run)[0] for s in (0, 0, 1))
     assert torch.equal(first, again)
