@@ -100,7 +100,11 @@ train-tiny: $(VENV)/.test  ## all stages of training on ten rooms, minutes in al
 		$(BIN)/python -m world_model.train flow --config $(TINY)/$$stage.json || exit 1; done
 	for stage in trajectories ode self_forcing; do \
 		$(BIN)/python -m world_model.train $$stage --config $(TINY)/$$stage.json || exit 1; done
-	$(BIN)/python examples/random_agent.py --model runs/tiny/self_forcing/export
+	$(BIN)/python -m world_model.train pairs --config $(TINY)/pairs.json
+	$(BIN)/python -m world_model.train pairs --config $(TINY)/pairs.json \
+		--data runs/tiny/latents/val --out runs/tiny/pairs/val --count 4
+	$(BIN)/python -m world_model.train refiner --config $(TINY)/refiner.json
+	$(BIN)/python examples/random_agent.py --model runs/tiny/refiner/export
 
 gpu-train:  ## the same on a GPU, with GPU_PYTHON's own torch
 	$(call train_flow,$(GPU_PYTHON),run.device=cuda run.dtype=bfloat16)

@@ -24,13 +24,16 @@ class FidelityConfig:
 
     model: a shipped model's name, or a folder. episodes: a folder of test episodes with depth; the standard held-out
     set is rendered there if it does not exist (needs the extra "bullet"). limit: only so many of them, 0 for all.
-    batch: worlds at once. steps: model times of a chunk instead of the model's own, such as "1000,750,0".
+    batch: worlds at once. steps: model times of a chunk instead of the model's own, such as "1000,750,0". refine: with
+    the model's refiner; refiner_steps: likewise instead of the refiner's own.
     """
 
     model: str = "nano"
     episodes: Path = Path("episodes/test")
     out: Path = Path("fidelity")
     steps: str = ""
+    refine: bool = False
+    refiner_steps: str = ""
     batch: int = 6
     limit: int = 0
     device: str = "cpu"
@@ -38,14 +41,18 @@ class FidelityConfig:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.limit < 0:
             raise InputError(f"expected batch >= 1 and limit >= 0, got {self.batch} and {self.limit}")
-        self.times()
+        if self.refiner_steps and not self.refine:
+            raise InputError(f"refiner_steps: expected none without refine, got {self.refiner_steps!r}")
+        for name in ("steps", "refiner_steps"):
+            self.times(name)
 
-    def times(self) -> tuple[int, ...] | None:
-        """The step list, or None for the model's own."""
+    def times(self, name: str) -> tuple[int, ...] | None:
+        """The step list in a field, or None for the model's own."""
+        given = getattr(self, name)
         try:
-            return tuple(int(part) for part in self.steps.split(",")) if self.steps else None
+            return tuple(int(part) for part in given.split(",")) if given else None
         except ValueError as error:
-            raise InputError(f"steps: expected integers between commas, got {self.steps!r}") from error
+            raise InputError(f"{name}: expected integers between commas, got {given!r}") from error
 
 
 def main() -> int:
@@ -66,10 +73,12 @@ def run(config: FidelityConfig) -> None:
     from world_model.pictures import png
     from world_model.train.data.episode import list_episodes, read_episode
 
-    model = WorldModel.from_pretrained(config.model, device=config.device)
-    if times := config.times():
-        changed = dataclasses.replace(model.config, steps=times)
-        model = WorldModel(changed, model.transformer, model.tokenizer, model.text)
+    model = WorldModel.from_pretrained(config.model, device=config.device, refine=config.refine)
+    refiner, times = model.refiner, config.times("refiner_steps")
+    if refiner is not None and times:
+        refiner = dataclasses.replace(refiner, config=dataclasses.replace(refiner.config, steps=times))
+    changed = dataclasses.replace(model.config, steps=config.times("steps") or model.config.steps)
+    model = WorldModel(changed, model.transformer, model.tokenizer, model.text, refiner)
     folders = list_episodes(held_out(config.episodes))
     folders = folders[: config.limit or None]
     episodes = [read_episode(folder) for folder in tqdm(folders, desc="reading", unit="episode")]
@@ -79,6 +88,7 @@ def run(config: FidelityConfig) -> None:
     about = {
         "model": model.fingerprint,
         "steps": model.config.steps,
+        "refiner_steps": refiner.config.steps if refiner is not None else None,
         "episodes": len(episodes),
         "scenes": [episode.meta.get("scene_seed") for episode in episodes],
         "device": config.device,

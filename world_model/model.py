@@ -28,6 +28,7 @@ from world_model.config import WorldConfig
 from world_model.dynamics import advance, new_worlds
 from world_model.errors import InputError, StateError
 from world_model.images import fit_images
+from world_model.refiner import Refiner, load_refiner, refine
 from world_model.sampler import latent_noise
 from world_model.state import WorldState
 from world_model.text import WordEncoder
@@ -48,20 +49,40 @@ class LatentChunk:
 class WorldModel:
     """A trained transformer with its tokenizer and text encoder. Worlds live in WorldState, not here."""
 
-    def __init__(self, config: WorldConfig, transformer: SanaWM, tokenizer: VideoTokenizer, text: WordEncoder) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: WorldConfig,
+        transformer: SanaWM,
+        tokenizer: VideoTokenizer,
+        text: WordEncoder,
+        refiner: Refiner | None = None,
+    ) -> None:
+        self.config, self.refiner = config, refiner
         self.transformer, self.tokenizer, self.text = (
             m.eval().requires_grad_(False) for m in (transformer, tokenizer, text)
         )
         self.fingerprint = fingerprint(config, (transformer, tokenizer, text))
+        if refiner is not None:
+            refiner.transformer.eval().requires_grad_(False)
+            self.fingerprint += fingerprint(refiner.config, (refiner.transformer,)).removeprefix(config.name)
+            log.info("refiner of %s: %s, beside %d of the world model", config.name, refiner.cost(), len(config.steps))
         self.size = config.tokenizer.height, config.tokenizer.width
         log.info("world model %s: delta rule by %r on %s", config.name, config.transformer.backend, self.device)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, device: str | torch.device = "cpu") -> "WorldModel":
-        """A shipped model by name ("nano") or a folder. Raises CheckpointError for anything else."""
-        config, parts = checkpoint.load_folder(checkpoint.find(name))
-        return cls(config, *(part.to(device) for part in parts))
+    def from_pretrained(
+        cls, name: str | Path, device: str | torch.device = "cpu", *, refine: bool = False
+    ) -> "WorldModel":
+        """A shipped model by name ("nano") or a folder. Raises CheckpointError for anything else.
+
+        refine: with the folder's refiner, whose cost is logged; a folder without one raises CheckpointError.
+        """
+        folder = checkpoint.find(name)
+        config, parts = checkpoint.load_folder(folder)
+        refiner = load_refiner(folder, config) if refine else None
+        if refiner is not None:
+            refiner.transformer.to(device)
+        return cls(config, *(part.to(device) for part in parts), refiner)
 
     @classmethod
     def random(cls, config: WorldConfig, seed: int = 0) -> "WorldModel":
@@ -106,7 +127,12 @@ class WorldModel:
         video = to_video(frames[:, None].to(self.device), self.dtype)
         start, text = self.tokenizer.encode(video), self.text(ids.to(self.device))
         args = start, lenses, text, mask, seeds, self.fingerprint
-        return new_worlds(self.transformer, self.config, *args), frames[:, None]
+        state = new_worlds(self.transformer, self.config, *args)
+        if self.refiner is not None:
+            state = dataclasses.replace(
+                state, refined=(new_worlds(self.refiner.transformer, self.refiner.config, *args),)
+            )
+        return state, frames[:, None]
 
     def step(
         self, state: WorldState, poses: ArrayLike, *, noise: Tensor | None = None, donate: bool = False
@@ -125,7 +151,7 @@ class WorldModel:
     def step_latent(
         self, state: WorldState, poses: ArrayLike, *, noise: Tensor | None = None
     ) -> tuple[WorldState, LatentChunk]:
-        """The first half of `step`: the chunk's latents, not decoded yet."""
+        """The first half of `step`: the chunk's latents, not decoded yet; refined ones where there is a refiner."""
         self._check_state(state)
         path = self._check_poses(state, poses)
         block, index = self.config.block, state.index.clamp_min(1)
@@ -136,6 +162,9 @@ class WorldModel:
         if noise.shape != expected or not noise.is_floating_point():
             raise InputError(f"noise: expected {expected} floating point, got {tuple(noise.shape)} {noise.dtype}")
         after, latents = advance(self.transformer, self.config, state, path, noise.to(self.device, self.dtype))
+        if self.refiner is not None:
+            refined, latents = refine(self.refiner, state.refined[0], latents, path)
+            after = dataclasses.replace(after, refined=(refined,))
         return after, LatentChunk(index, latents)
 
     @torch.no_grad()

@@ -62,20 +62,20 @@ def chunk_grid(frames: int, block: int) -> tuple[int, ...]:
     return (block + frames % block, *[block] * (frames // block - 1))
 
 
-def latent_noise(seeds: Tensor, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise of latent frames, a function of (seed, latent index) alone.
+def latent_noise(seeds: Tensor, indices: Tensor, shape: tuple[int, ...], stage: str = "sana-wm") -> Tensor:
+    """Standard normal noise of latent frames, a function of (stage, seed, latent index) alone.
 
     seeds (B,), indices (B, T), shape (C, Y, X) -> (B, C, T, Y, X) float32 on the CPU: the same on every device, in
     every batch, in every order.
     """
     frames = [
-        torch.stack([_frame_noise(seed, index, shape) for index in row], 1)
+        torch.stack([_frame_noise(stage, seed, index, shape) for index in row], 1)
         for seed, row in zip(seeds.tolist(), indices.tolist(), strict=True)
     ]
     return torch.stack(frames)
 
 
-def _frame_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
-    digest = hashlib.blake2b(f"sana-wm {seed} {index}".encode(), digest_size=8).digest()
+def _frame_noise(stage: str, seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
+    digest = hashlib.blake2b(f"{stage} {seed} {index}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     return torch.randn(shape, generator=generator)

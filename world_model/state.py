@@ -55,6 +55,7 @@ class WorldState:
     delta: tuple[DeltaCache, ...]  # one a delta-rule block
     tails: tuple[Tensor, ...]  # (B, 1, S, width), one a block
     window: tuple[WindowEntry, ...]  # the sink, then the recent chunks, oldest first
+    refined: tuple["WorldState", ...] = ()  # the refiner's own worlds of the same path, where there is a refiner
 
     def __len__(self) -> int:
         return len(self.index)
@@ -62,9 +63,12 @@ class WorldState:
     def __getitem__(self, worlds: int | slice | Sequence[int]) -> "WorldState":
         """Some worlds, as a copy that owns its storage. Raises IndexError for a world that is not there."""
         chosen = torch.arange(len(self))[[worlds] if isinstance(worlds, int) else worlds]
-        state = map_tensors(lambda x: x.index_select(0, chosen.to(x.device)), self)
+        refined = tuple(state[worlds] for state in self.refined)
+        alone = dataclasses.replace(self, refined=())
+        state = map_tensors(lambda x: x.index_select(0, chosen.to(x.device)), alone)
         needed = tuple(e for i, e in enumerate(state.window) if i == 0 or e.there.any())
-        return dataclasses.replace(state, window=needed if state.window and state.window[0].there.any() else ())
+        window = needed if state.window and state.window[0].there.any() else ()
+        return dataclasses.replace(state, window=window, refined=refined)
 
     @staticmethod
     def cat(states: Sequence["WorldState"]) -> "WorldState":
@@ -75,15 +79,20 @@ class WorldState:
             if state.model != states[0].model:
                 raise StateError(f"WorldState.cat: expected worlds of model {states[0].model}, got {state.model}")
         windows = align([state.window for state in states], [len(state) for state in states])
-        aligned = [dataclasses.replace(s, window=w) for s, w in zip(states, windows, strict=True)]
-        return map_tensors(lambda *xs: torch.cat(xs), *aligned)
+        refined = tuple(WorldState.cat(worlds) for worlds in zip(*(s.refined for s in states), strict=True))
+        aligned = [dataclasses.replace(s, window=w, refined=()) for s, w in zip(states, windows, strict=True)]
+        return dataclasses.replace(map_tensors(lambda *xs: torch.cat(xs), *aligned), refined=refined)
 
     def fork(self, count: int, seeds: Sequence[int] | None = None) -> "WorldState":
         """`count` copies of a single world. Without seeds they keep its noise, so equal poses give equal futures."""
         if len(self) != 1:
             raise StateError(f"fork: expected a single world, got {len(self)}; choose one with state[i]")
         copies = self[[0] * count]
-        return copies if seeds is None else dataclasses.replace(copies, seed=check_seeds(seeds, count))
+        return copies if seeds is None else copies.reseeded(check_seeds(seeds, count))
+
+    def reseeded(self, seed: Tensor) -> "WorldState":
+        """The same worlds with other noise to come; seed (B,) int64."""
+        return dataclasses.replace(self, seed=seed, refined=tuple(state.reseeded(seed) for state in self.refined))
 
     def bytes_per_world(self) -> int:
         """Memory that one world of this batch holds."""
@@ -118,13 +127,18 @@ class WorldState:
         if got != (FORMAT, str(VERSION)):
             raise StateError(f"{path}: expected format {FORMAT!r} version {VERSION}, got {got[0]!r} version {got[1]}")
         try:
-            state = build(WorldState, tensors, {"model": metadata["model"]})
+            state = build(WorldState, tensors, dict.fromkeys(("model", "refined.0.model"), metadata["model"]))
         except KeyError as error:
             raise StateError(f"{path}: expected a tensor or field {error}, got a file without it") from error
-        stays = {"index", "decoded", "seed"}
-        moved = {n: map_tensors(lambda t: t.to(device), v) for n, v in vars(state).items() if n not in stays}
+        return state.to(device)
+
+    def to(self, device: str | torch.device) -> "WorldState":
+        """The same worlds on a device; their bookkeeping stays on the CPU."""
+        stays = {"index", "decoded", "seed", "refined"}
+        moved = {n: map_tensors(lambda t: t.to(device), v) for n, v in vars(self).items() if n not in stays}
         window = tuple(dataclasses.replace(e, there=e.there.cpu()) for e in moved["window"])
-        return dataclasses.replace(state, **(moved | {"window": window}))
+        refined = tuple(state.to(device) for state in self.refined)
+        return dataclasses.replace(self, **(moved | {"window": window, "refined": refined}))
 
 
 def align(windows: list[tuple[WindowEntry, ...]], sizes: list[int]) -> list[tuple[WindowEntry, ...]]:

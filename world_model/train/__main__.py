@@ -23,6 +23,8 @@ OBJECTIVES = {
     "trajectories": ("world_model.train.trajectories", "TrajectoryRun"),
     "ode": ("world_model.train.ode", "OdeRun"),
     "self_forcing": ("world_model.train.self_forcing", "SelfForcingRun"),
+    "pairs": ("world_model.train.pairs", "PairsRun"),
+    "refiner": ("world_model.train.refiner", "RefinerRun"),
 }
 
 

@@ -97,3 +97,9 @@ def batch_of(
         "rollout": torch.rand(batch, generator=draw) < rollout,
     }
     return Batch(tensors=tensors, ids=clips.ids)
+
+
+def full_length_words(tensors: Mapping[str, Tensor], max_words: int) -> dict[str, Tensor]:
+    """Word ids and mask of a batch at the length of the longest caption, so that batches can be joined later."""
+    unused = 1 + max_words - tensors["ids"].shape[1]
+    return {name: nn.functional.pad(tensors[name], (0, unused)).contiguous() for name in ("ids", "mask")}

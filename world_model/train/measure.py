@@ -34,14 +34,19 @@ def measure(
     numbers = {f"loss_{time:.0f}": float(_loss_at(time, model, clips, noise, mode)) for time in (1000.0, 750.0, 400.0)}
     truth = tokenizer.decode(latents, None)[0].clamp(-1, 1)
     played = tokenizer.decode(_play(model, clips, noise, mode), None)[0].clamp(-1, 1)
-    for second, frames in enumerate(torch.arange(1, truth.shape[2]).split(round(model.config.fps)), 1):
-        for name, video in (("model", played), ("repeat", truth[:, :, :1])):
-            error = ((video[:, :, frames] if name == "model" else video) - truth[:, :, frames]).square() / 4
-            psnr = -10 * error.mean((1, 3, 4)).clamp_min(1e-10).log10()
-            numbers[f"psnr_{name}_{second}s"] = float(psnr.mean())
+    for name, video in (("model", played), ("repeat", truth[:, :, :1].expand_as(truth))):
+        psnr = psnr_by_second(video, truth, model.config.fps)
+        numbers |= {f"psnr_{name}_{second}s": value for second, value in enumerate(psnr, 1)}
     stride = model.config.tokenizer.temporal_stride
     rows = [video[i, :, :: 2 * stride].movedim(1, 0) for i in range(min(4, len(truth))) for video in (truth, played)]
     return numbers, {"flow": sheet(rows)}
+
+
+def psnr_by_second(video: Tensor, truth: Tensor, fps: float) -> list[float]:
+    """Mean PSNR in dB of the frames after the first, second by second; (B, 3, F, H, W) in [-1, 1]."""
+    error = ((video - truth).square() / 4).mean((1, 3, 4))[:, 1:]
+    psnr = -10 * error.clamp_min(1e-10).log10()  # (B, F-1)
+    return [float(frames.mean()) for frames in psnr.split(round(fps), 1)]
 
 
 def _loss_at(time: float, model: FlowModel, clips: Clips, noise: Tensor, mode: str) -> Tensor:

@@ -21,7 +21,7 @@ from world_model.config import TextConfig, WorldConfig
 from world_model.errors import CheckpointError, InputError
 from world_model.train import parts
 from world_model.train.data.latents import open_latents
-from world_model.train.flow_model import FlowModel, batch_of
+from world_model.train.flow_model import FlowModel, batch_of, full_length_words
 from world_model.train.loop import generator
 
 KEPT = ("poses", "intrinsics", "ids", "mask")  # of a batch, beside the snapshots
@@ -83,6 +83,7 @@ def train(config: TrajectoryRun) -> None:
         tensors = batch_of(data, teacher.text, config.batch, config.latents, draw, 0.0).tensors
         made = snapshots(teacher, {name: x.to(config.device) for name, x in tensors.items()}, config, draw)
         kept = {name: tensors[name].contiguous() for name in KEPT}
+        kept |= full_length_words(tensors, teacher.config.text.max_words)
         parts.add_part(out, index, {"snapshots": made.bfloat16().cpu(), **kept})
 
 
