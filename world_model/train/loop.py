@@ -5,7 +5,7 @@ of the weights alone: whoever draws at random gets a generator made from both. S
 nothing and skips nothing: it goes on from its newest snapshot as if it had never stopped.
 
 Files in RunConfig.out: `snapshots/step_N`, `log.jsonl`, `pictures/*.png`, `export/` (EMA weights, the objective's
-own layout).
+own layout); `board/` where one is asked for (train/board.py); `diverged.json` after a loss that was no number.
 """
 
 import copy
@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from tqdm import tqdm
 from world_model.errors import CheckpointError, InputError, SanaWMError
 from world_model.pictures import png
 from world_model.train import distributed, optimizer, snapshot
+from world_model.train.board import KINDS, Board, open_board
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,15 @@ class RunConfig:
     save_minutes: float = 3.0  # between snapshots
     validate_minutes: float = 5.0  # between validations, which write pictures
     keep: int = 2  # snapshots
+    board: str = ""  # "tensorboard": also show figures and pictures there (extra "board")
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": ("adamw", "muon"), "schedule": ("constant", "cosine"), "dtype": ("float32", "bfloat16")}
+        choices = {
+            "optimizer": ("adamw", "muon"),
+            "schedule": ("constant", "cosine"),
+            "dtype": ("float32", "bfloat16"),
+            "board": KINDS,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
@@ -99,6 +106,7 @@ class _Run:
     optimizers: list[torch.optim.Optimizer]
     step: int = 0  # steps done
     seconds: float = 0.0
+    recent: list[dict[str, float]] = field(default_factory=list)  # figures of the steps since the log's last line
 
 
 def generator(seed: int, step: int, purpose: str) -> torch.Generator:
@@ -143,11 +151,11 @@ def fit(
         module, kind=run.optimizer, lr=run.lr, weight_decay=run.weight_decay, betas=run.betas, scales=lr_scales
     )
     state = _Run(module=module, ema=_frozen_copy(module), optimizers=optimizers)
-    _resume(state, out / "snapshots")
+    _resume(state, out)
     distributed.share((state.module, state.ema))
     leads = distributed.rank() == 0
     saved = validated = state.seconds
-    recent: list[dict[str, float]] = []  # logs since the last line
+    board = open_board(run.board if leads else "", out / "board", state.step)
     bar = tqdm(initial=state.step, total=run.steps or None, unit="step", disable=not leads)
     with _stop_signals() as stopped, bar:
         while True:
@@ -158,24 +166,26 @@ def fit(
             values = _one_step(run, state, loss, sample_batch, device)
             state.seconds += time.monotonic() - started
             bar.update()
-            recent.append(values)
             if not leads:
                 continue
+            state.recent.append(values)
             if state.step % run.log_every == 0:
-                means = {name: sum(each[name] for each in recent) / len(recent) for name in values}
-                recent.clear()
+                means = {name: sum(each[name] for each in state.recent) / len(state.recent) for name in values}
+                state.recent.clear()
                 bar.set_postfix(loss=f"{means['loss']:.4f}")
                 _write_log(out, state, means)
+                board.scalars(state.step, means)
             if state.seconds - validated >= 60 * run.validate_minutes:
                 validated = state.seconds
-                _validate(out, state, validate)
+                _validate(out, state, validate, board)
             if state.seconds - saved >= 60 * run.save_minutes:
                 saved = state.seconds
                 _save(state, out / "snapshots", run.keep)
     if leads:
         _save(state, out / "snapshots", run.keep)
-        _validate(out, state, validate)
+        _validate(out, state, validate, board)
         export(state.ema, out / "export")
+    board.close()
     return state.ema
 
 
@@ -190,12 +200,12 @@ def _one_step(
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.dtype == "bfloat16"):
         value, logs = loss(state.module, tensors, generator(run.seed, state.step, "loss"))
     if not torch.isfinite(value):
-        raise DivergedError(f"step {state.step}: expected a finite loss, got {value.item()}; batch {batch.ids}")
+        raise _diverged(run, state, "loss", value, batch)
     value.backward()
     distributed.average_gradients(state.module)
     norm = nn.utils.clip_grad_norm_(state.module.parameters(), run.clip, error_if_nonfinite=False)
     if not torch.isfinite(norm):
-        raise DivergedError(f"step {state.step}: expected finite gradients, got {norm.item()}; batch {batch.ids}")
+        raise _diverged(run, state, "gradient norm", norm, batch)
     for each in state.optimizers:
         each.step()
         each.zero_grad(set_to_none=True)
@@ -206,6 +216,14 @@ def _one_step(
     state.step += 1
     values = {"loss": value.detach(), "gradient_norm": norm, **logs}
     return {name: float(scalar) for name, scalar in values.items()} | {"lr": rate}
+
+
+def _diverged(run: RunConfig, state: _Run, name: str, value: Tensor, batch: Batch) -> DivergedError:
+    """The error of a figure that is no number; OUT/diverged.json keeps which batch it was."""
+    worker = f"_{distributed.rank()}" if distributed.rank() else ""
+    about = {"step": state.step, "figure": name, "value": str(value.item()), "batch": list(batch.ids)}
+    snapshot.write_file(Path(run.out) / f"diverged{worker}.json", json.dumps(about, indent=1).encode())
+    return DivergedError(f"step {state.step}: expected a finite {name}, got {value.item()}; batch {batch.ids}")
 
 
 def _finished(run: RunConfig, state: _Run) -> bool:
@@ -220,37 +238,53 @@ def _save(state: _Run, root: Path, keep: int) -> None:
     moments = optimizer.moments(state.optimizers, state.module)
     tensors = (state.module.state_dict(), state.ema.state_dict(), moments)
     groups = dict(zip(STEMS, tensors, strict=True))
-    snapshot.write_snapshot(root, state.step, groups, {"seconds": state.seconds})
+    snapshot.write_snapshot(root, state.step, groups, {"seconds": state.seconds, "recent": state.recent})
     snapshot.prune(root, keep)
 
 
-def _resume(state: _Run, root: Path) -> None:
+def _resume(state: _Run, out: Path) -> None:
+    root = out / "snapshots"
     found = snapshot.newest_snapshot(root, STEMS)
     if found is None:
         return
     tensors, values = found
-    state.step, state.seconds = values["step"], values["seconds"]
+    state.step, state.seconds, state.recent = values["step"], values["seconds"], list(values.get("recent", []))
     try:
         state.module.load_state_dict(tensors["model"])
         state.ema.load_state_dict(tensors["ema"])
     except RuntimeError as error:
         raise CheckpointError(f"{root}: expected snapshots of this configuration: {error}") from error
     optimizer.restore(state.optimizers, state.module, tensors["optimizer"])
+    if distributed.rank() == 0:
+        _cut_log(out / "log.jsonl", state.step)
     log.info("resumed %s at step %d, %.1f minutes", root, state.step, state.seconds / 60)
 
 
-def _validate(out: Path, state: _Run, validate: Validate) -> None:
+def _validate(out: Path, state: _Run, validate: Validate, board: Board) -> None:
     with torch.no_grad():
         numbers, pictures = validate(state.ema)
     _write_log(out, state, {f"validation_{name}": number for name, number in numbers.items()})
     for name, picture in pictures.items():
         snapshot.write_file(out / "pictures" / f"{name}_{state.step:08d}.png", png(picture))
+    board.held_out(state.step, numbers, pictures)
 
 
 def _write_log(out: Path, state: _Run, values: Mapping[str, float]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with (out / "log.jsonl").open("a") as file:
         file.write(json.dumps({"step": state.step, "seconds": round(state.seconds, 1), **values}) + "\n")
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop what a killed run logged after the snapshot that it goes on from, and a line that it did not finish."""
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            log.warning("%s: dropped half a line", path)
+    snapshot.write_file(path, "".join(kept).encode())
 
 
 @contextmanager

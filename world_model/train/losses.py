@@ -16,6 +16,7 @@ from world_model.train.rollout import rollout
 from world_model.train.streaming import velocities
 from world_model.train.times import chunk_times, logit_normal, model_times
 
+LATE = 0.25  # share of clips
 Loss = tuple[Tensor, dict[str, Tensor]]
 
 
@@ -45,9 +46,7 @@ def streaming_loss(model: FlowModel, clips: Clips, rolls: Tensor, draw: torch.Ge
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=draw).to(latents)
 
-    jump = (uniform(count, 1) * config.gap * (uniform(count, 1) < 0.25)).long()
-    clips = dataclasses.replace(clips, frame_index=clips.frame_index + jump * (clips.frame_index > 0))
-
+    clips = dataclasses.replace(clips, frame_index=late(clips.frame_index, config.gap, draw))
     level = config.context_noise * uniform(count, 1, frames, 1, 1) * (uniform(count, 1, 1, 1, 1) < 0.5)
     level = torch.where(torch.arange(frames, device=latents.device).view(-1, 1, 1) > 0, level, 0.0)
     context = latents + level * (normal(*latents.shape) - latents)
@@ -67,6 +66,16 @@ def streaming_loss(model: FlowModel, clips: Clips, rolls: Tensor, draw: torch.Ge
         "rolled": rolls.float().mean(),
     }
     return error.mean(), {name: value.detach() for name, value in logs.items()}
+
+
+def late(frame_index: Tensor, gap: int, draw: torch.Generator) -> Tensor:
+    """Latent indices (B, T) of clips, a quarter of which go on up to `gap` latents after their start latent.
+
+    So the window of a long game is known: a sink from the beginning, and chunks at late positions.
+    """
+    count = len(frame_index)
+    jump, jumps = (torch.rand((count, 1), generator=draw).to(frame_index.device) for _ in range(2))
+    return frame_index + ((gap + 1) * jump * (jumps < LATE)).long() * (frame_index > 0)
 
 
 def whole_clip_loss(model: FlowModel, clips: Clips, draw: torch.Generator, config: FlowRun) -> Loss:

@@ -156,6 +156,18 @@ def test_divergence_names_step_and_batch(tmp_path):
     nan_at_4.calls = 0
     with pytest.raises(DivergedError, match=r"step 4.*nan.*draw 4"):
         run(tmp_path, objective=nan_at_4)
+    saved = json.loads((tmp_path / "diverged.json").read_text())
+    assert saved == {"step": 4, "figure": "loss", "value": "nan", "batch": ["draw 4"]}
+
+
+def test_gradients_that_are_no_numbers_stop_a_run_too(tmp_path):
+    def infinite_slope(module, tensors, noise):
+        value, logs = loss(module, tensors, noise)
+        return value + (module[0].weight * 0).abs().sqrt().sum(), logs  # 0, with an infinite derivative
+
+    with pytest.raises(DivergedError, match=r"step 0: expected a finite gradient norm.*draw 0"):
+        run(tmp_path, objective=infinite_slope)
+    assert json.loads((tmp_path / "diverged.json").read_text())["batch"] == ["draw 0"]
 
 
 def test_schedule():

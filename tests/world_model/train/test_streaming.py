@@ -15,6 +15,7 @@ from world_model.live_camera import chunk_camera
 from world_model.memory import write_memory
 from world_model.presets import nano, tiny_sana
 from world_model.train.initialise import initialise, whiten_plucker
+from world_model.train.losses import late
 from world_model.train.streaming import velocities, window_indices
 from world_model.transformer import SanaWM
 
@@ -108,6 +109,33 @@ def test_windows_hold_the_sink_and_the_recent_chunks() -> None:
     window, exists = window_indices(6, 2, torch.device("cpu"))
     seen = [sorted(w[e].tolist()) for w, e in zip(window, exists, strict=True)]
     assert seen == [[0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4]]
+
+
+def test_a_quarter_of_the_clips_go_on_late_after_their_start() -> None:
+    index = torch.arange(6).expand(4000, -1)
+    moved = late(index, 200, torch.Generator().manual_seed(0))
+    jump = moved - index
+    assert (jump[:, 0] == 0).all()  # the sink stays at the beginning
+    assert (jump[:, 1:] == jump[:, 1:2]).all()  # and what follows it stays together
+    gaps = jump[:, 1][jump[:, 1] > 0]
+    assert len(gaps) / 4000 == pytest.approx(0.25, abs=0.03)
+    assert gaps.max() == 200
+    assert gaps.float().mean() == pytest.approx(100, abs=8)  # all alike
+    assert torch.equal(late(index, 0, torch.Generator().manual_seed(0)), index)
+
+
+def test_late_positions_are_those_of_a_world_of_that_age() -> None:
+    """A clip that jumps trains what streaming computes after as many steps: positions reach rotation embeddings."""
+    torch.manual_seed(3)
+    config = small()
+    model, clips = random_model(config), random_clips(config)
+    noisy, time = torch.randn_like(clips.latents[:, :, 1:]), torch.full((2, FRAMES - 1), 700.0)
+    jumped = dataclasses.replace(clips, frame_index=clips.frame_index + 500 * (clips.frame_index > 0))
+    near, far = (velocities(model, config, c, c.latents, noisy, time) for c in (clips, jumped))
+    assert not torch.allclose(near, far, atol=1e-4)
+    shifted = dataclasses.replace(clips, frame_index=clips.frame_index + 500)
+    same = velocities(model, config, shifted, clips.latents, noisy, time)
+    assert (same - near).norm() < 0.2 * (far - near).norm()  # only the distance to the sink tells them apart
 
 
 def test_noising_is_a_straight_path() -> None:
