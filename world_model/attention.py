@@ -14,36 +14,36 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.delta_rule import delta_rule, delta_rule_states
 from world_model.config import TransformerConfig
 from world_model.geometry import Rays, Rope, project, rotate
+from world_model.sharding import ALL_FRAMES, AllFrames
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Latent frames, rows and columns of one call, and the frames of each of its chunks."""
+    """Latent frames, rows and columns of one call, and the frames of each chunk of the clip that it belongs to."""
 
-    frames: int
+    frames: int  # of those held here
     rows: int
     columns: int
     chunks: tuple[int, ...]
+    held: AllFrames = ALL_FRAMES
 
     @property
     def tokens(self) -> int:
         return self.rows * self.columns
 
-    def neighbour(self, x: Tensor, offset: int) -> Tensor:
-        """(B, T, ...): frame t gets x[t + offset] if that frame is in the same chunk, else zeros."""
+    def chunk(self, offset: int = 0) -> Tensor:
+        """(T,): which chunk the frame `offset` after each one has; -1 where the clip has no frame."""
         chunk = torch.repeat_interleave(torch.arange(len(self.chunks)), torch.tensor(self.chunks))
-        there = torch.arange(self.frames) + offset
-        inside = there.clamp(0, self.frames - 1)
-        same = (there == inside) & (chunk[inside] == chunk)
-        keep = same.to(x.device).view(1, -1, *[1] * (x.dim() - 2))
-        return torch.where(keep, x[:, inside.to(x.device)], x.new_zeros(()))
+        there = torch.arange(self.frames) + (self.held.first + offset)
+        inside = there.clamp(0, len(chunk) - 1)
+        return torch.where(there == inside, chunk[inside], -1)
 
-    def ends(self) -> list[int]:
-        """The last frame of each chunk."""
-        return (torch.tensor(self.chunks).cumsum(0) - 1).tolist()
+    def same_chunk(self, x: Tensor, offset: int) -> Tensor:
+        """(B, T, ...), what lies `offset` frames after each frame: zeros where that is not of the frame's own chunk."""
+        keep = (self.chunk() == self.chunk(offset)) & (self.chunk() >= 0)
+        return torch.where(keep.to(x.device).view(1, -1, *[1] * (x.dim() - 2)), x, x.new_zeros(()))
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ class KeyConv(nn.Module):
     def forward(self, x: Tensor, grid: Grid, past: Tensor | None = None) -> Tensor:
         """(B, T, S, C) -> the same. With `past` (B, taps-1, S, C) earlier frames count across chunks, else not."""
         taps = self.weight[:, 0].mT  # (taps, C)
+        reach, longest = len(taps) - 1, max(grid.chunks)
         y = x * taps[-1]
-        earlier = None if past is None else torch.cat([past, x], 1)
+        around = grid.held.around(x, past, reach)
         for offset in range(1, len(taps)):
-            tap = taps[-1 - offset]
-            if earlier is not None:
-                start = len(taps) - 1 - offset
-                y = y + tap * earlier[:, start : start + grid.frames]
-            elif offset < max(grid.chunks):
-                y = y + tap * grid.neighbour(x, -offset)
-            if offset < max(grid.chunks):
-                y = y + tap * grid.neighbour(x, offset)
+            before, after = (around[:, reach + o :][:, : grid.frames] for o in (-offset, offset))
+            if past is not None:
+                y = y + taps[-1 - offset] * before
+            elif offset < longest:
+                y = y + taps[-1 - offset] * grid.same_chunk(before, -offset)
+            if offset < longest:
+                y = y + taps[-1 - offset] * grid.same_chunk(after, offset)
         return y
 
 
@@ -176,17 +176,12 @@ class DeltaRuleAttention(TwoBranchAttention):
     def mix(self, q, k, v, beta, decay, state, grid: Grid) -> tuple[Tensor, Tensor]:
         """(B, N, H, .) -> readout (B, N, H, V) float32 and the states at chunk ends (B, n, H, V, D)."""
         q, k, v = (y.unflatten(1, (grid.frames, -1)).permute(0, 3, 1, 2, 4) for y in (q, k, v))  # (B, H, T, S, .)
-        if len(grid.chunks) == 1:
-            out, state = delta_rule(q, k, v, beta, decay, state, backend=self.backend)
-            states = state[:, None]
-        else:
-            every = delta_rule_states(k, v, beta, decay, state, backend=self.backend)
-            out, states = q.float() @ every.mT, every[:, :, grid.ends()].transpose(1, 2)
+        out, states = grid.held.delta_rule(q, k, v, beta, decay, state, grid.chunks, self.backend)
         if max(grid.chunks) > 1:  # a frame also reads the frames after it, up to its chunk's end
-            pieces = zip(*(y.split(grid.chunks, 2) for y in (q, k, v, beta, decay)), strict=True)
-            later = [delta_rule(*piece, reverse=True, backend=self.backend)[0] for piece in pieces]
-            out = out + torch.cat(later, 2)
-        return out.permute(0, 2, 3, 1, 4).flatten(1, 2), states
+            last = (grid.chunk() != grid.chunk(1)).to(decay.device)  # where nothing is kept of what comes later
+            later = grid.held.delta_rule_later(q, k, v, beta, decay.masked_fill(last, 0.0), self.backend)
+            out = out + later.masked_fill(last[:, None, None], 0.0)
+        return out.permute(0, 2, 3, 1, 4).flatten(1, 2), states.transpose(1, 2)
 
 
 class SoftmaxAttention(TwoBranchAttention):
@@ -200,18 +195,19 @@ class SoftmaxAttention(TwoBranchAttention):
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         q, k, v = (self.split_heads(y) for y in (self.q_norm(q), self.k_norm(k), v))
         q, k, v = (y.transpose(1, 2) for y in (rotate(q, rope), rotate(k, rope), v))  # (B, H, N, D)
-        main = attend(q, k, v, past.keys, past.values, visible, self.main_scale)
+        main = attend(q, k, v, past.keys, past.values, visible, self.main_scale, grid)
 
         q, camera_k = self.q_norm_cam(self.q_proj_cam(x)), self.k_norm_cam(self.k_proj_cam(x))
         q, camera_k, camera_v = (self.split_heads(y) for y in (q, camera_k, self.v_proj_cam(x)))
         q, camera_k, camera_v = (y.transpose(1, 2) for y in self.encode_rays(rays, q, camera_k, camera_v))
-        camera = attend(q, camera_k, camera_v, past.camera_keys, past.camera_values, visible, self.camera_scale)
+        camera = attend(q, camera_k, camera_v, past.camera_keys, past.camera_values, visible, self.camera_scale, grid)
         camera = project(camera, rays.output, rays.rope.inverse())
         return self.combine(x, main, camera), SoftmaxCache(k, v, camera_k, camera_v)
 
 
-def attend(q, k, v, past_k, past_v, visible: Tensor | None, scale: float) -> Tensor:
-    """Queries (B, H, N, D) over past and own keys -> (B, N, H, D). visible (B or 1, 1, N, P + N); None: all."""
+def attend(q, k, v, past_k, past_v, visible: Tensor | None, scale: float, grid: Grid) -> Tensor:
+    """Queries (B, H, N, D) over past and the clip's keys -> (B, N, H, D). visible as `visibility` makes it."""
+    k, v = (grid.held.whole(y, 2, grid.tokens) for y in (k, v))
     if past_k.shape[2]:
         k, v = torch.cat([past_k, k], 2), torch.cat([past_v, v], 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2)
@@ -220,7 +216,7 @@ def attend(q, k, v, past_k, past_v, visible: Tensor | None, scale: float) -> Ten
 def visibility(
     grid: Grid, recent: int | None, past_mask: Tensor | None, past: int, device: torch.device
 ) -> Tensor | None:
-    """Which past and own tokens each token may see, (B or 1, 1, N, P + N) bool; None if all.
+    """Which tokens each token may see of the past and then of the clip, (B or 1, 1, N, P + M) bool; None if all.
 
     A chunk sees itself, the first chunk, and the `recent` frames before it (None: all of them); past_mask (B, P)
     bool says which past tokens exist.
@@ -229,10 +225,10 @@ def visibility(
         return None
     chunk = torch.repeat_interleave(torch.arange(len(grid.chunks)), torch.tensor(grid.chunks))  # (T,)
     start = (chunk[:, None] > chunk).sum(1)  # of each frame's chunk
-    age = start[:, None] - torch.arange(grid.frames)  # 1: the last frame before the chunk
-    near = age <= (grid.frames if recent is None else recent)
-    seen = (chunk[:, None] >= chunk) & ((chunk == 0) | near)
-    own = seen.repeat_interleave(grid.tokens, 0).repeat_interleave(grid.tokens, 1).to(device)  # (N, N)
+    age = start[:, None] - torch.arange(len(chunk))  # 1: the last frame before the chunk
+    near = age <= (len(chunk) if recent is None else recent)
+    seen = grid.held.cut((chunk[:, None] >= chunk) & ((chunk == 0) | near), 0)
+    own = seen.repeat_interleave(grid.tokens, 0).repeat_interleave(grid.tokens, 1).to(device)  # (N, M)
     if past_mask is None:
         past_mask = torch.ones(1, past, dtype=torch.bool, device=device)
     rows = past_mask[:, None, None].expand(-1, 1, len(own), -1)
@@ -242,7 +238,8 @@ def visibility(
 def key_prefixes(keys: Tensor, past: Tensor, grid: Grid) -> Tensor:
     """The raw keys of the last frames up to each chunk's end: (B, T, S, C) -> (B, n, taps-1, S, C)."""
     frames = torch.cat([past, keys], 1)
-    return torch.stack([frames[:, end + 1 : end + 1 + past.shape[1]] for end in grid.ends()], 1)
+    prefixes = [frames[:, end + 1 : end + 1 + past.shape[1]] for end in grid.held.ends(grid.chunks)]
+    return torch.stack(prefixes, 1) if prefixes else past[:, None][:, :0]
 
 
 def no_louder_than(reference: Tensor, x: Tensor) -> Tensor:

@@ -58,10 +58,11 @@ class GatedConv(nn.Module):
         limit = max(1, self.MAX_ELEMENTS // (self.depth_conv["conv"].out_channels * grid.tokens))
         x = torch.cat([self.within_frame(y) for y in pictures.split(limit)]).view_as(x)
         before, centre, after = self.t_conv.weight[..., 0].unbind(-1)  # (C, C) each
-        y = x + F.linear(x, centre) + F.linear(torch.cat([past, x[:, :-1]], 1), before)
+        around = grid.held.around(x, past, 1)
+        y = x + F.linear(x, centre) + F.linear(around[:, :-2], before)
         if max(grid.chunks) > 1:
-            y = y + F.linear(grid.neighbour(x, 1), after)
-        return y, x[:, grid.ends(), None]
+            y = y + F.linear(grid.same_chunk(around[:, 2:], 1), after)
+        return y, x[:, grid.held.ends(grid.chunks), None]
 
     def within_frame(self, x: Tensor) -> Tensor:  # (frames, Y, X, C)
         widen, spread, narrow = (m["conv"] for m in (self.inverted_conv, self.depth_conv, self.point_conv))

@@ -18,6 +18,7 @@ from world_model.config import TransformerConfig
 from world_model.errors import BackendError
 from world_model.geometry import Rays, Rope, camera_rays, ropes
 from world_model.layers import CaptionEmbedder, CrossAttention, FinalLayer, GatedConv, TimeEmbedder
+from world_model.sharding import ALL_FRAMES, AllFrames
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class SanaWM(nn.Module):
         recent: int | None = None,
         past: int = 0,
         past_mask: Tensor | None = None,
+        held: AllFrames = ALL_FRAMES,
     ) -> Conditions:
         """What all forwards of these frames share.
 
@@ -105,9 +107,9 @@ class SanaWM(nn.Module):
         (B, 6*stride, T, Y, X) float32 as in world_model.camera; frame_index (B, T) absolute latent indices, which
         may differ from world to world; chunks: the frames of each chunk, default one; recent: the frames before a
         chunk that softmax sees besides the first chunk, default all; past: softmax tokens in the cache, of which
-        past_mask (B, P) bool exist.
+        past_mask (B, P) bool exist; held: which frames of the clip these are, default all.
         """
-        grid = Grid(*plucker.shape[2:], chunks or (plucker.shape[2],))
+        grid = Grid(*plucker.shape[2:], chunks or (plucker.shape[2],), held)
         main_rope, camera_rope = ropes(frame_index, grid.rows, grid.columns, self.cfg.head_dim)
         dtype = self.attention_y_norm.weight.dtype
         plucker = embed(self.plucker_embedder["proj"], plucker.to(dtype))

@@ -14,16 +14,34 @@ from torch import Tensor
 from world_model.clips import Clips, cameras, wordless
 from world_model.config import WorldConfig
 from world_model.errors import InputError
+from world_model.sharding import ALL_FRAMES, AllFrames
 from world_model.transformer import SanaWM
 
 
 def velocities(
-    transformer: SanaWM, config: WorldConfig, clips: Clips, noisy: Tensor, time: Tensor, chunks: tuple[int, ...]
+    transformer: SanaWM,
+    config: WorldConfig,
+    clips: Clips,
+    noisy: Tensor,
+    time: Tensor,
+    chunks: tuple[int, ...],
+    held: AllFrames = ALL_FRAMES,
 ) -> Tensor:
-    """Velocity (noise - data) of all latents of clips, (B, C, T, Y, X); noisy (B, C, T, Y, X) at time (B, T)."""
+    """Velocity (noise - data) of latents of clips, (B, C, T, Y, X); noisy (B, C, T, Y, X) at time (B, T).
+
+    held: which of these frames this worker holds, and answers for; default all.
+    """
     camera, plucker = cameras(clips, config)
-    given = transformer.condition(clips.text, clips.text_mask, camera, plucker, clips.frame_index, chunks=chunks)
-    return transformer(noisy, time, given)[0]
+    given = transformer.condition(
+        clips.text,
+        clips.text_mask,
+        held.cut(camera, 1),
+        held.cut(plucker, 2),
+        held.cut(clips.frame_index, 1),
+        chunks=chunks,
+        held=held,
+    )
+    return transformer(held.cut(noisy, 2), held.cut(time, 1), given)[0]
 
 
 def guided_velocities(
