@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from world_model.errors import CheckpointError, InputError, SanaWMError
-from world_model.pictures import png
 from world_model.train import distributed, optimizer, snapshot
-from world_model.train.board import KINDS, Board, open_board
+from world_model.train.board import KINDS
+from world_model.train.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -151,11 +151,11 @@ def fit(
         module, kind=run.optimizer, lr=run.lr, weight_decay=run.weight_decay, betas=run.betas, scales=lr_scales
     )
     state = _Run(module=module, ema=_frozen_copy(module), optimizers=optimizers)
-    _resume(state, out)
+    _resume(state, out / "snapshots")
     distributed.share((state.module, state.ema))
     leads = distributed.rank() == 0
     saved = validated = state.seconds
-    board = open_board(run.board if leads else "", out / "board", state.step)
+    record = _open_record(run, state) if leads else None
     bar = tqdm(initial=state.step, total=run.steps or None, unit="step", disable=not leads)
     with _stop_signals() as stopped, bar:
         while True:
@@ -166,26 +166,21 @@ def fit(
             values = _one_step(run, state, loss, sample_batch, device)
             state.seconds += time.monotonic() - started
             bar.update()
-            if not leads:
+            if record is None:
                 continue
-            state.recent.append(values)
-            if state.step % run.log_every == 0:
-                means = {name: sum(each[name] for each in state.recent) / len(state.recent) for name in values}
-                state.recent.clear()
+            if means := record.add(state.step, state.seconds, values):
                 bar.set_postfix(loss=f"{means['loss']:.4f}")
-                _write_log(out, state, means)
-                board.scalars(state.step, means)
             if state.seconds - validated >= 60 * run.validate_minutes:
                 validated = state.seconds
-                _validate(out, state, validate, board)
+                _validate(state, validate, record)
             if state.seconds - saved >= 60 * run.save_minutes:
                 saved = state.seconds
                 _save(state, out / "snapshots", run.keep)
-    if leads:
+    if record is not None:
         _save(state, out / "snapshots", run.keep)
-        _validate(out, state, validate, board)
+        _validate(state, validate, record)
         export(state.ema, out / "export")
-    board.close()
+        record.close()
     return state.ema
 
 
@@ -242,8 +237,7 @@ def _save(state: _Run, root: Path, keep: int) -> None:
     snapshot.prune(root, keep)
 
 
-def _resume(state: _Run, out: Path) -> None:
-    root = out / "snapshots"
+def _resume(state: _Run, root: Path) -> None:
     found = snapshot.newest_snapshot(root, STEMS)
     if found is None:
         return
@@ -255,36 +249,17 @@ def _resume(state: _Run, out: Path) -> None:
     except RuntimeError as error:
         raise CheckpointError(f"{root}: expected snapshots of this configuration: {error}") from error
     optimizer.restore(state.optimizers, state.module, tensors["optimizer"])
-    if distributed.rank() == 0:
-        _cut_log(out / "log.jsonl", state.step)
     log.info("resumed %s at step %d, %.1f minutes", root, state.step, state.seconds / 60)
 
 
-def _validate(out: Path, state: _Run, validate: Validate, board: Board) -> None:
+def _open_record(run: RunConfig, state: _Run) -> Record:
+    return Record(Path(run.out), every=run.log_every, board=run.board, step=state.step, recent=state.recent)
+
+
+def _validate(state: _Run, validate: Validate, record: Record) -> None:
     with torch.no_grad():
         numbers, pictures = validate(state.ema)
-    _write_log(out, state, {f"validation_{name}": number for name, number in numbers.items()})
-    for name, picture in pictures.items():
-        snapshot.write_file(out / "pictures" / f"{name}_{state.step:08d}.png", png(picture))
-    board.held_out(state.step, numbers, pictures)
-
-
-def _write_log(out: Path, state: _Run, values: Mapping[str, float]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"step": state.step, "seconds": round(state.seconds, 1), **values}) + "\n")
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop what a killed run logged after the snapshot that it goes on from, and a line that it did not finish."""
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            log.warning("%s: dropped half a line", path)
-    snapshot.write_file(path, "".join(kept).encode())
+    record.held_out(state.step, state.seconds, numbers, pictures)
 
 
 @contextmanager
