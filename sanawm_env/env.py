@@ -1,28 +1,18 @@
 """SanaWM-v0: a world model behind Gymnasium's interface. The class docstring is the datasheet."""
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
 
-import gymnasium as gym
-import numpy as np
-from numpy.typing import ArrayLike
-
-from sanawm_env.controls import Control, make_control
-from sanawm_env.episode import Episode
-from sanawm_env.limits import Limits
-from sanawm_env.observations import last_frame, make_view
-from sanawm_env.simulator import Plan, Simulator
-from sanawm_env.snapshot import EnvState, RandomState
-from sanawm_env.tasks import Task, make_task
-from sanawm_env.window import Window, has_pygame
-from world_model.errors import InputError, StateError
+from sanawm_env.camera_env import CameraEnv, Settings
+from sanawm_env.controls import Control
+from sanawm_env.starts import find_bank
+from sanawm_env.tasks import Task
+from sanawm_env.world_model_engine import WorldModelEngine
+from world_model import checkpoint
 from world_model.model import WorldModel
-from world_model.state import WorldState
 
 
-class SanaWMEnv(gym.Env[Any, Any]):
+class SanaWMEnv(CameraEnv):
     """A camera that flies through a generated world.
 
     A start picture is turned into a world; each action moves the camera with six degrees of freedom, and the world
@@ -138,12 +128,6 @@ class SanaWMEnv(gym.Env[Any, Any]):
     v0: first.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
-        # What cannot be shown here is not promised; gym.make then offers Gymnasium's own window, and names pygame.
-        "render_modes": ["rgb_array", "human"] if has_pygame() else ["rgb_array"],
-        "render_fps": 4.0,  # nano's; each environment states its own
-    }
-
     def __init__(
         self,
         model: str | Path | WorldModel = "nano",
@@ -159,158 +143,22 @@ class SanaWMEnv(gym.Env[Any, Any]):
         pitch_limit: float | None = None,
         height_range: Sequence[float] | None = None,
     ) -> None:
-        if render_mode not in (None, "rgb_array", "human"):
-            raise InputError(f"render_mode: expected None, 'rgb_array' or 'human', got {render_mode!r}")
-        self._task = make_task(task)
-        self.info_frames = info_frames
-        self.render_mode = render_mode
-        self._view = make_view(obs)
-        self.simulator = Simulator(
-            model=model,
-            device=device,
-            starts=starts,
-            control=make_control(control, max_speed, max_turn),
-            limits=Limits(pitch=pitch_limit, height=height_range),
-            decodes=self._view.decodes or info_frames or render_mode is not None,
+        engine = WorldModelEngine(model, device)
+        settings = Settings(
+            bank=find_bank(starts, checkpoint.find(model) if isinstance(model, str | Path) else None),
+            task=task,
+            control=control,
+            obs=obs,
+            max_speed=max_speed,
+            max_turn=max_turn,
+            pitch_limit=pitch_limit,
+            height_range=height_range,
+            info_frames=info_frames,
+            render_mode=render_mode,
         )
-        config = self.model.config
-        self.metadata = copy.deepcopy(type(self).metadata) | {"render_fps": config.fps / config.frames_per_step}
-        self.action_space = self.simulator.control.space(config.frames_per_step)
-        self.observation_space = self._view.space(config, self.task.needs_goal)
-        self._window = Window() if render_mode == "human" else None
-        self.world: WorldState | None = None  # values, replaced by every step; None before the first reset
-        self.episode: Episode | None = None
-
-    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """A new world and its start frame as the model sees it. Raises InputError; see the class."""
-        super().reset(seed=seed)
-        draw = self.simulator.draw(self.task, options, self.np_random)
-        self.world, (self.episode,) = self.simulator.begin([self.task], [draw])
-        self._show()
-        return self.observe(self.episode), self.simulator.info(self.episode, self.info_frames)
-
-    def step(self, action: ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One chunk of video under one action. Raises InputError for a bad action, StateError out of order."""
-        world, episode = self._running("step")
-        return self._fly(world, episode, self.simulator.plan(episode, action))
-
-    def step_to(self, poses: ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One chunk of video along poses (F, 4, 4) floating point, one a coming frame, instead of an action.
-
-        Camera-to-world relative to the start frame, metres, OpenCV axes; rigid to 1e-3, and made exactly so. Returns
-        what `step` does, and counts as a step, though not for the wrapper of `gym.make` that limits time. Raises
-        InputError, for poses outside `pitch_limit` and `height_range` too, and StateError out of order.
-        """
-        world, episode = self._running("step_to")
-        return self._fly(world, episode, self.simulator.plan_to(poses))
-
-    def get_state(self) -> EnvState:
-        """Everything about the running episode, and what draws those after it. Raises StateError before a reset.
-
-        A value: it costs no copy, and no later step changes it. The time limit that `gym.make` adds is not in it.
-        """
-        if self.world is None or self.episode is None:
-            raise StateError("get_state: expected a running episode, got none; call reset first")
-        return EnvState(
-            world=self.world, episodes=(self.episode,), random=(RandomState.of(self.np_random, self.np_random_seed),)
-        )
-
-    def set_state(self, state: EnvState) -> tuple[Any, dict[str, Any]]:
-        """Go on from a snapshot of one world; returns the observation and info of its last step or reset.
-
-        Raises StateError for more worlds, another model, or a snapshot without pixels where they are needed.
-        """
-        if len(state) != 1:
-            raise StateError(f"set_state: expected one world, got {len(state)}; choose one with state[i]")
-        self.simulator.check(state.world, state.episodes, [self.task])
-        self.world, (self.episode,) = state.world, state.episodes
-        self._np_random, self._np_random_seed = state.random[0].revive(), state.random[0].seed
-        self._show()
-        return self.observe(self.episode), self.simulator.info(self.episode, self.info_frames)
-
-    def fork(self, count: int, seeds: Sequence[int] | None = None) -> "tuple[SanaWMEnv, ...]":
-        """`count` environments that go on from here, each for itself, with the same weights; they open no window.
-
-        Without seeds equal actions give equal futures; given seeds (>= 0, one a fork) replace the worlds' noise and
-        the draws of later episodes. To step forks in one forward, give `get_state().fork(count)` to the vector
-        environment. Raises InputError, and StateError before a reset.
-        """
-        state = self.get_state().fork(count, seeds)
-        forks = tuple(self.sibling() for _ in range(count))
-        for i, fork in enumerate(forks):
-            fork.set_state(state[i])
-        return forks
-
-    def sibling(self) -> "SanaWMEnv":
-        """An environment made alike, before its first reset; it shares the weights and opens no window."""
-        other = copy.copy(self)
-        other.action_space, other.observation_space = copy.deepcopy((self.action_space, self.observation_space))
-        other.metadata = copy.deepcopy(self.metadata)
-        other.render_mode = None if self.render_mode == "human" else self.render_mode
-        other._window = other.world = other.episode = None
-        other._np_random = other._np_random_seed = None
-        return other
-
-    def render(self) -> np.ndarray | None:
-        """The observed frame (H, W, 3) uint8 in mode "rgb_array"; a window needs no call and returns None."""
-        if self.episode is None:
-            raise StateError("render: expected a running episode, got none; call reset first")
-        if self.render_mode is None:
-            gym.logger.warn(
-                "render: expected render_mode='rgb_array' or 'human' when the environment is made, got None"
-            )
-        return last_frame(self.episode) if self.render_mode == "rgb_array" else None
-
-    def close(self) -> None:
-        """Close the window, if any; a second call does nothing."""
-        if self._window is not None:
-            self._window.close()
-
-    @property
-    def task(self) -> Task:
-        """What the agent is paid for; set one by name or as an object."""
-        return self._task
-
-    @task.setter
-    def task(self, task: str | Task) -> None:
-        self._task = make_task(task)
+        super().__init__(engine, settings)
 
     @property
     def model(self) -> WorldModel:
         """The world model; environments of one process that name the same one share it."""
-        return self.simulator.model
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """Names of the start scenes in the bank, in the order of their indices."""
-        return tuple(start.name for start in self.simulator.bank)
-
-    def observe(self, episode: Episode) -> Any:
-        """What an agent sees of an episode: an element of the observation space."""
-        return self._view.observe(episode, self.observation_space)
-
-    def _running(self, name: str) -> tuple[WorldState, Episode]:
-        if self.world is None or self.episode is None:
-            raise StateError(f"{name}: expected a running episode, got none; call reset first")
-        if self.episode.verdict.terminated:
-            raise StateError(f"{name}: expected a running episode, got one that has ended; call reset first")
-        return self.world, self.episode
-
-    def _fly(self, world: WorldState, episode: Episode, plan: Plan) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.world, (self.episode,) = self.simulator.advance(world, [self.task], [episode], [plan])
-        self._show()
-        verdict = self.episode.verdict
-        info = self.simulator.info(self.episode, self.info_frames)
-        return self.observe(self.episode), float(verdict.reward), bool(verdict.terminated), False, info
-
-    def _show(self) -> None:
-        if self._window is not None and self.episode is not None and self.episode.frames is not None:
-            self._window.show(self.episode.frames, self.model.config.fps)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_window": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self.render_mode == "human":
-            self._window = Window()
+        return self.simulator.engine.model

@@ -1,7 +1,7 @@
 """What every kind of environment shares: from start scenes to worlds, from actions to paths, from paths to verdicts.
 
-Functions of values: a batch of worlds (`WorldState`) and an `Episode` each go in, new ones come out. The single
-environment has one of them, the vector environment many; nothing here knows which.
+Functions of values: a batch of worlds and an `Episode` each go in, new ones come out. The single environment has one of
+them, the vector environment many; nothing here knows which, nor what draws the frames: that is the engine's.
 
 Shapes: N worlds, F frames of a step.
 """
@@ -9,7 +9,6 @@ Shapes: N worlds, F frames of a step.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,14 @@ from numpy.typing import ArrayLike
 from sanawm_env import se3
 from sanawm_env.actions import twist_between
 from sanawm_env.controls import Control
+from sanawm_env.engine import Engine, Pixels, Worlds
 from sanawm_env.episode import Episode
 from sanawm_env.keys import Held
 from sanawm_env.limits import Limits
-from sanawm_env.models import find_device, shared_model
-from sanawm_env.starts import Start, choose_start, find_bank
-from sanawm_env.tasks import Task, Verdict
-from world_model import checkpoint
+from sanawm_env.starts import Start
+from sanawm_env.tasks import Task
 from world_model.checks import check_poses
 from world_model.errors import InputError, StateError
-from world_model.images import default_intrinsics
-from world_model.model import WorldModel
-from world_model.state import WorldState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,63 +44,49 @@ class Plan:
     held: Held
 
 
+@dataclass(frozen=True, kw_only=True)
 class Simulator:
-    """A world model, a bank of start scenes and a control. Pickles without weights if they were named."""
+    """An engine, a bank of start scenes and a control. pixels: which frames of a step somebody will look at."""
 
-    def __init__(
-        self,
-        *,
-        model: str | Path | WorldModel,
-        device: str | None,
-        starts: str | Path | None,
-        control: Control,
-        limits: Limits,
-        decodes: bool,
-    ) -> None:
-        self._source: tuple[str | Path, str] | None = None  # where to read the weights again
-        if isinstance(model, WorldModel):
-            if device is not None and find_device(device) != model.device:
-                raise InputError(f"device: expected the model's own, {model.device}, or none, got {device!r}")
-            self.model = model
-        else:
-            self._source = model, device or "cpu"
-            self.model = shared_model(*self._source)
-        self.bank = find_bank(starts, checkpoint.find(model) if isinstance(model, str | Path) else None)
-        self.control, self.limits, self.decodes = control, limits, decodes
+    engine: Engine[Any]
+    bank: tuple[Start, ...]
+    control: Control
+    limits: Limits
+    pixels: Pixels
 
     def draw(self, task: Task, options: Mapping[str, Any] | None, rng: np.random.Generator) -> Draw:
         """Where to begin: what the options say, the rest at random. Raises InputError."""
         world_seed = int(rng.integers(2**31))
-        start = choose_start(options, self.bank, rng)
+        start = self.engine.choose(options, self.bank, rng)
         if task.needs_goal and start.goal is None:
             raise InputError(f"goal: expected options['goal'] (3,) in metres for task {task}, got none")
         return Draw(start=start, world_seed=world_seed)
 
-    def begin(self, tasks: Sequence[Task], draws: Sequence[Draw]) -> tuple[WorldState, tuple[Episode, ...]]:
+    def begin(self, tasks: Sequence[Task], draws: Sequence[Draw]) -> tuple[Any, tuple[Episode, ...]]:
         """New worlds, one a draw, in one batch. Raises InputError."""
-        starts = [draw.start for draw in draws]
-        lenses = np.stack([default_lens(s) if s.intrinsics is None else s.intrinsics for s in starts])
-        images, prompts = [s.image for s in starts], [s.prompt for s in starts]
-        world, frames = self.model.reset(images, prompts, lenses, [draw.world_seed for draw in draws])
+        seeds = [draw.world_seed for draw in draws]
+        worlds, chunk = self.engine.begin([draw.start for draw in draws], seeds, self.pixels)
+        lenses = self.engine.intrinsics(worlds)
         episodes = tuple(
             Episode(
                 scene=draw.start.name,
                 prompt=draw.start.prompt,
                 intrinsics_source=draw.start.intrinsics_source,
                 world_seed=draw.world_seed,
-                intrinsics=world.intrinsics[i].cpu().numpy().copy(),
+                intrinsics=lenses[i].copy(),
                 goal=draw.start.goal,
-                latent=world.start[i, :, 0].float().cpu().numpy().copy(),
-                frames=frames[i].numpy().copy() if self.decodes else None,
-                verdict=Verdict(reward=0.0, terminated=False, is_success=task.is_success(draw.start.goal, np.eye(4))),
+                latent=None if chunk.latents is None else chunk.latents[i].copy(),
+                frames=None if chunk.frames is None else chunk.frames[i].copy(),
+                signals=chunk.signals[i],
             )
-            for i, (task, draw) in enumerate(zip(tasks, draws, strict=True))
+            for i, draw in enumerate(draws)
         )
-        return world, episodes
+        begun = zip(tasks, episodes, strict=True)
+        return worlds, tuple(dataclasses.replace(episode, verdict=task.begin(episode)) for task, episode in begun)
 
     def plan(self, episode: Episode, action: ArrayLike) -> Plan:
         """The path of an action. Raises InputError."""
-        config = self.model.config
+        config = self.engine.config
         path, held = self.control.path(
             action, episode.pose, episode.held, config.frames_per_step, config.fps, self.limits
         )
@@ -114,7 +95,7 @@ class Simulator:
     def plan_to(self, poses: ArrayLike) -> Plan:
         """The path of poses (F, 4, 4) themselves, made exactly rigid; keys are let go. Raises InputError."""
         path = np.array(poses)
-        frames = self.model.config.frames_per_step
+        frames = self.engine.config.frames_per_step
         if path.shape != (frames, 4, 4) or not np.issubdtype(path.dtype, np.floating):
             raise InputError(f"poses: expected {(frames, 4, 4)} floating point, got {path.shape} {path.dtype}")
         path = path.astype(np.float64)
@@ -124,45 +105,48 @@ class Simulator:
         return Plan(path=path, held=Held())
 
     def advance(
-        self, world: WorldState, tasks: Sequence[Task], episodes: Sequence[Episode], plans: Sequence[Plan]
-    ) -> tuple[WorldState, tuple[Episode, ...]]:
-        """The worlds one step later, in one forward."""
-        world, chunk = self.model.step_latent(world, np.stack([plan.path for plan in plans]))
-        frames = None
-        if self.decodes:
-            world, frames = self.model.decode(world, chunk)
-        latents = chunk.values[:, :, -1].float().cpu().numpy()
+        self, worlds: Worlds, tasks: Sequence[Task], episodes: Sequence[Episode], plans: Sequence[Plan]
+    ) -> tuple[Any, tuple[Episode, ...]]:
+        """The worlds one step later, in one call of the engine."""
+        worlds, chunk = self.engine.advance(worlds, np.stack([plan.path for plan in plans]), self.pixels)
         after = []
         for i, (task, episode, plan) in enumerate(zip(tasks, episodes, plans, strict=True)):
-            before = plan.path[-2] if len(plan.path) > 1 else episode.pose
-            after.append(
-                dataclasses.replace(
-                    episode,
-                    latent=latents[i].copy(),
-                    frames=None if frames is None else frames[i].numpy().copy(),
-                    verdict=task.judge(episode.goal, episode.pose, plan.path[-1]),
-                    pose=plan.path[-1],
-                    velocity=twist_between(before, plan.path[-1], 1 / self.model.config.fps),
-                    frame=episode.frame + len(plan.path),
-                    steps=episode.steps + 1,
-                    held=plan.held,
-                )
+            path = chunk.poses[i]
+            before = path[-2] if len(path) > 1 else episode.pose
+            moved = dataclasses.replace(
+                episode,
+                latent=None if chunk.latents is None else chunk.latents[i].copy(),
+                frames=None if chunk.frames is None else chunk.frames[i].copy(),
+                signals=chunk.signals[i],
+                pose=path[-1].copy(),
+                velocity=twist_between(before, path[-1], 1 / self.engine.config.fps),
+                frame=episode.frame + len(path),
+                steps=episode.steps + 1,
+                held=plan.held,
             )
-        return world, tuple(after)
+            after.append(dataclasses.replace(moved, verdict=task.judge(episode, moved)))
+        return worlds, tuple(after)
 
-    def check(self, world: WorldState, episodes: Sequence[Episode], tasks: Sequence[Task]) -> None:
+    def check(self, worlds: Worlds, episodes: Sequence[Episode], tasks: Sequence[Task]) -> None:
         """Raises StateError or InputError for a snapshot that cannot go on here."""
-        if world.model != self.model.fingerprint:
-            raise StateError(f"expected a snapshot of model {self.model.fingerprint}, got one of {world.model}")
+        engine = self.engine
+        if worlds.model != engine.fingerprint:
+            raise StateError(f"expected a snapshot of model {engine.fingerprint}, got one of {worlds.model}")
         for episode, task in zip(episodes, tasks, strict=True):
-            if self.decodes and episode.frames is None:
+            if self.pixels != "none" and episode.frames is None:
                 raise StateError("expected a snapshot with decoded frames, got one flown in latent space only")
+            count = 1 if episode.steps == 0 else engine.config.frames_per_step
+            if self.pixels == "all" and (episode.frames is None or len(episode.frames) != count):
+                raise StateError("expected a snapshot with all frames of its step, got one with its last frame only")
+            if not set(engine.signals) <= set(episode.signals):
+                want, got = sorted(engine.signals), sorted(episode.signals)
+                raise StateError(f"expected a snapshot that tells {want} beside pixels, got one that tells {got}")
             if task.needs_goal and episode.goal is None:
                 raise InputError(f"goal: expected a snapshot with a goal for task {task}, got one without")
 
     def info(self, episode: Episode, with_frames: bool) -> dict[str, Any]:
         """What the environment tells of an episode; fresh arrays, since users keep what they are given."""
-        config = self.model.config
+        config = self.engine.config
         info = {
             "pose": episode.pose.copy(),
             "velocity": episode.velocity.copy(),
@@ -170,6 +154,8 @@ class Simulator:
             "time": episode.frame / config.fps,
             "is_success": episode.verdict.is_success,
         }
+        signals = {name: episode.signals[name] for name in self.engine.signals}
+        info |= {name: value.item() if value.ndim == 0 else value.copy() for name, value in signals.items()}
         if episode.goal is not None:
             info["goal"] = episode.goal.copy()
         if episode.steps == 0:
@@ -183,16 +169,3 @@ class Simulator:
         if with_frames and episode.frames is not None:
             info["frames"] = episode.frames.copy()
         return info
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | ({"model": None} if self._source else {})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._source:
-            self.model = shared_model(*self._source)
-
-
-def default_lens(start: Start) -> np.ndarray:
-    """The intrinsics (4,) float32 of a start picture that has none."""
-    return default_intrinsics(*start.image.shape[:2]).numpy()

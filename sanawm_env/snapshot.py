@@ -1,9 +1,12 @@
 """Snapshots: everything that environments carry from step to step, as a value that can be kept, forked and written.
 
-On disk a snapshot is a folder of two files, format version 1:
+On disk a snapshot is a folder of two files, format version 2:
 
-    world.safetensors      the world model's state (`WorldState.save`)
-    episodes.safetensors   arrays of each episode as `<world>.<field>`; the rest as JSON in the metadata
+    world.safetensors      the engine's worlds, such as the world model's state (`WorldState.save`)
+    episodes.safetensors   arrays of each episode as `<world>.<field>`, the task's notes as `<world>.notes.<name>`,
+                           what the engine tells as `<world>.signals.<name>`; the rest as JSON in the metadata
+
+Version 1, which knew no notes, is refused.
 
 Numbers are written exactly, so that a restored world goes on bit for bit on the same build, device and threads.
 """
@@ -20,15 +23,17 @@ from gymnasium.utils.seeding import np_random
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sanawm_env.engine import Worlds
 from sanawm_env.episode import Episode
 from sanawm_env.keys import Held
-from sanawm_env.tasks import Verdict
+from sanawm_env.verdict import Verdict
+from sanawm_env.worlds import load_worlds
 from world_model.errors import InputError, StateError
-from world_model.state import WorldState
 
 FORMAT = "sanawm-env-state"
-VERSION = 1
-ARRAYS = ("intrinsics", "goal", "latent", "frames", "pose", "velocity")
+VERSION = 2
+ARRAYS = ("intrinsics", "pose", "velocity")
+OPTIONAL = ("goal", "latent", "frames")
 VALUES = ("scene", "prompt", "intrinsics_source", "world_seed", "frame", "steps")
 
 
@@ -61,7 +66,7 @@ class EnvState:
     The time limit of `gym.make` is a wrapper's and not in here; the vector environment's is.
     """
 
-    world: WorldState
+    world: Worlds
     episodes: tuple[Episode, ...]
     random: tuple[RandomState, ...]
 
@@ -79,9 +84,11 @@ class EnvState:
 
     @staticmethod
     def cat(states: Sequence["EnvState"]) -> "EnvState":
-        """All worlds in one, in order. Raises StateError if they come from different models."""
+        """All worlds in one, in order. Raises StateError if they come from different models, or there are none."""
+        if not states:
+            raise StateError("EnvState.cat: expected at least one state, got none")
         return EnvState(
-            world=WorldState.cat([state.world for state in states]),
+            world=states[0].world.cat([state.world for state in states]),
             episodes=tuple(episode for state in states for episode in state.episodes),
             random=tuple(one for state in states for one in state.random),
         )
@@ -109,8 +116,10 @@ class EnvState:
         folder.mkdir(parents=True, exist_ok=True)
         arrays, episodes = {}, []
         for i, episode in enumerate(self.episodes):
-            given = {name: getattr(episode, name) for name in ARRAYS}
-            arrays |= {f"{i}.{n}": np.ascontiguousarray(a) for n, a in given.items() if a is not None}
+            given = {name: getattr(episode, name) for name in ARRAYS + OPTIONAL}
+            given |= {f"notes.{name}": note for name, note in episode.verdict.notes.items()}
+            given |= {f"signals.{name}": signal for name, signal in episode.signals.items()}
+            arrays |= {f"{i}.{name}": np.array(a, order="C") for name, a in given.items() if a is not None}
             held = {"keys": sorted(episode.held.keys), "speeds": episode.held.speeds}
             values = {name: getattr(episode, name) for name in VALUES}
             episodes.append(values | {"verdict": plain(episode.verdict), "held": held})
@@ -123,7 +132,7 @@ class EnvState:
     def load(folder: str | Path, device: str = "cpu") -> "EnvState":
         """What was saved. Raises StateError for a folder that is no snapshot, incomplete, or of another version."""
         folder = Path(folder)
-        world = WorldState.load(folder / "world.safetensors", device)
+        world = load_worlds(folder / "world.safetensors", device)
         path = folder / "episodes.safetensors"
         try:
             with safe_open(path, "numpy") as file:
@@ -149,21 +158,27 @@ class EnvState:
 
 def read_episode(index: int, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Episode:
     """One episode of a file. Raises KeyError or TypeError for one that is incomplete."""
-    required = {name: arrays[f"{index}.{name}"] for name in ARRAYS if name not in ("goal", "frames")}
+    mine = {name.removeprefix(f"{index}."): array for name, array in arrays.items() if name.startswith(f"{index}.")}
     return Episode(
-        **required,
+        **{name: mine[name] for name in ARRAYS},
+        **{name: mine.get(name) for name in OPTIONAL},
         **{name: header[name] for name in VALUES},
-        goal=arrays.get(f"{index}.goal"),
-        frames=arrays.get(f"{index}.frames"),
-        verdict=Verdict(**header["verdict"]),
+        signals=below("signals.", mine),
+        verdict=Verdict(**header["verdict"], notes=below("notes.", mine)),
         held=Held(keys=frozenset(header["held"]["keys"]), speeds=tuple(header["held"]["speeds"])),
     )
 
 
+def below(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def plain(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON can hold it: a task of the user's may pay in numpy numbers."""
+    """A verdict but its notes, as JSON can hold it: a task of the user's may pay in numpy numbers."""
     return {
         "reward": float(verdict.reward),
         "terminated": bool(verdict.terminated),
         "is_success": bool(verdict.is_success),
+        "truncated": bool(verdict.truncated),
     }

@@ -68,10 +68,10 @@ def test_the_seed_draws_two_scenes(model_folder: Path) -> None:
 
 
 def test_a_bank_of_one_scene_is_flown_twice(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sanawm_env import simulator
+    from sanawm_env import env
 
-    bank = simulator.find_bank(None, model_folder)[:1]
-    monkeypatch.setattr(simulator, "find_bank", lambda *given: bank)
+    bank = env.find_bank(None, model_folder)[:1]
+    monkeypatch.setattr(env, "find_bank", lambda *given: bank)
     flights, fps = demo.fly_all(Demo(model=str(model_folder), seconds=0.25))
     assert [flight.scene for flight in flights] == ["scene-0", "scene-0"]
     assert [flight.frames.shape for flight in flights] == [(5, 64, 64, 3)] * 2
