@@ -141,7 +141,7 @@ def _one(path: Path, key: str, config: AnnotateConfig) -> VideoReport:
             stretches = find_paths(footage, Path(folder), config.search, angle)
         found = tuple(_write(stretch, footage, scale, config) for stretch in stretches)
     except (EpisodeError, InputError) as error:
-        log.warning("refused: %s: %s", path, error)
+        log.warning("refused: %s", error)
         return VideoReport(video=str(path), key=key, seconds=0.0, pieces=(), refused=str(error))
     return VideoReport(video=str(path), key=key, seconds=len(footage.stamps) / config.fps, pieces=found)
 

@@ -45,7 +45,8 @@ class VideoReport:
 
 
 def as_json(report: VideoReport) -> dict[str, Any]:
-    return dataclasses.asdict(report) | {"kept": report.kept}
+    """As it is read back from disk."""
+    return json.loads(json.dumps(dataclasses.asdict(report) | {"kept": report.kept}))
 
 
 def read_reports(out: Path) -> dict[str, dict[str, Any]]:
