@@ -15,11 +15,13 @@ from world_model.attention import DeltaCache, Grid
 from world_model.camera import cell_intrinsics
 from world_model.checks import check_seeds
 from world_model.config import WorldConfig
+from world_model.lanes import in_lanes
 from world_model.live_camera import chunk_camera, start_camera
 from world_model.memory import read_memory, write_memory
 from world_model.sampler import Sampler, sample_chunk
 from world_model.state import WorldState
 from world_model.transformer import BlockCache, Conditions, SanaWM
+from world_model.tree import map_tensors
 
 
 def new_worlds(
@@ -68,39 +70,69 @@ def advance(
     path: Tensor,
     noise: Tensor,
     sample: Sampler = sample_chunk,
+    lanes: int = 1,
 ) -> tuple[WorldState, Tensor]:
     """The worlds one chunk later and its new latents (B, C, n, Y, X).
 
     path (B, F, 4, 4) float32, one pose a coming frame; noise (B, C, n, Y, X). Worlds before and after their first
     chunk differ in length: they go as two forwards and come back in order. sample: how a chunk comes from its noise.
+    lanes: forwards at once, each of some of the worlds; more than one carries no gradient.
     """
     pending = [i for i, index in enumerate(state.index.tolist()) if index == 0]
     if len(pending) in (0, len(state)):
-        return _advance_phase(transformer, config, state, path, noise, sample)
+        return _advance_phase(transformer, config, state, path, noise, sample, lanes)
     running = [i for i in range(len(state)) if i not in pending]
-    parts = [_advance_phase(transformer, config, state[g], path[g], noise[g], sample) for g in (pending, running)]
+    parts = [
+        _advance_phase(transformer, config, state[g], path[g], noise[g], sample, min(lanes, len(g)))
+        for g in (pending, running)
+    ]
     order = torch.tensor(pending + running).argsort().tolist()
     return WorldState.cat([part[0] for part in parts])[order], torch.cat([part[1] for part in parts])[order]
 
 
 def _advance_phase(
-    transformer: SanaWM, config: WorldConfig, state: WorldState, path: Tensor, noise: Tensor, sample: Sampler
+    transformer: SanaWM,
+    config: WorldConfig,
+    state: WorldState,
+    path: Tensor,
+    noise: Tensor,
+    sample: Sampler,
+    lanes: int,
 ) -> tuple[WorldState, Tensor]:
+    pending = bool(state.index[0] == 0)
+
+    def denoise(worlds: slice) -> tuple[Tensor, tuple[BlockCache, ...]]:
+        some = map_tensors(lambda x: x[worlds], state)
+        return _denoise(transformer, config, some, path[worlds], noise[worlds], sample, pending)
+
+    latents, written = in_lanes(denoise, len(state), lanes)
+    after = write_memory(state, written, config)
+    after = dataclasses.replace(after, index=state.index + latents.shape[2], pose=path[:, -1].clone())
+    return after, latents[:, :, -config.block :]
+
+
+def _denoise(
+    transformer: SanaWM,
+    config: WorldConfig,
+    state: WorldState,
+    path: Tensor,
+    noise: Tensor,
+    sample: Sampler,
+    pending: bool,
+) -> tuple[Tensor, tuple[BlockCache, ...]]:
+    """The chunk's latents, the start latent first where it was pending, and what their clean pass wrote."""
     grid, stride = config.tokenizer.grid, config.tokenizer.temporal_stride
     lens = _cells(state, config)
     camera, plucker = chunk_camera(state.pose, path, lens, grid, stride, config.plucker_reference)
     start = None
-    if state.index[0] == 0:
+    if pending:
         start = state.start
         seen = torch.cat([state.pose[:, None], path[:, : stride - 1]], 1)
         first = start_camera(lens, grid, stride, seen if config.first_plucker == "overlap" else None)
         camera, plucker = torch.cat([first[0], camera], 1), torch.cat([first[1], plucker], 2)
         noise = torch.cat([start, noise], 2)
     given, cache = _condition(transformer, config, state, camera, plucker)
-    latents, written = sample(transformer, given, cache, noise, config.steps, start)
-    after = write_memory(state, written, config)
-    after = dataclasses.replace(after, index=state.index + noise.shape[2], pose=path[:, -1].clone())
-    return after, latents[:, :, -config.block :]
+    return sample(transformer, given, cache, noise, config.steps, start)
 
 
 def _cells(state: WorldState, config: WorldConfig) -> Tensor:

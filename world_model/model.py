@@ -28,6 +28,7 @@ from world_model.config import WorldConfig
 from world_model.dynamics import advance, new_worlds
 from world_model.errors import InputError, StateError
 from world_model.images import fit_images
+from world_model.lanes import in_lanes, lane_count
 from world_model.refiner import Refiner, load_refiner, refine
 from world_model.sampler import latent_noise
 from world_model.state import WorldState
@@ -161,7 +162,8 @@ class WorldModel:
         expected = (len(state), shape[0], block, *shape[1:])
         if noise.shape != expected or not noise.is_floating_point():
             raise InputError(f"noise: expected {expected} floating point, got {tuple(noise.shape)} {noise.dtype}")
-        after, latents = advance(self.transformer, self.config, state, path, noise.to(self.device, self.dtype))
+        noise, lanes = noise.to(self.device, self.dtype), lane_count(len(state), self.device)
+        after, latents = advance(self.transformer, self.config, state, path, noise, lanes=lanes)
         if self.refiner is not None:
             refined, latents = refine(self.refiner, state.refined[0], latents, path)
             after = dataclasses.replace(after, refined=(refined,))
@@ -178,10 +180,15 @@ class WorldModel:
             raise StateError(
                 f"decode: expected latents from index {state.decoded.tolist()}, got {latents.index.tolist()}"
             )
-        video, previous = self.tokenizer.decode(latents.values, state.previous)
+
+        def show(worlds: slice) -> tuple[Tensor, Tensor]:
+            video, previous = self.tokenizer.decode(latents.values[worlds], state.previous[worlds])
+            return to_frames(video), previous
+
+        frames, previous = in_lanes(show, len(state), lane_count(len(state), self.device))
         decoded = state.decoded + latents.values.shape[2]
         # contiguous, since a slice would keep the whole chunk in memory for as long as the world lives
-        return dataclasses.replace(state, previous=previous.contiguous(), decoded=decoded), to_frames(video)
+        return dataclasses.replace(state, previous=previous.contiguous(), decoded=decoded), frames
 
     def _check_state(self, state: WorldState) -> None:
         if state.model != self.fingerprint:
@@ -203,7 +210,7 @@ def to_video(frames: Tensor, dtype: torch.dtype) -> Tensor:
 
 def to_frames(video: Tensor) -> Tensor:
     """(B, 3, F, H, W) in [-1, 1] -> (B, F, H, W, 3) uint8 on the CPU; rounded on the device, before the copy."""
-    pixels = ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels = (video.float() + 1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 4, 1).contiguous().cpu()
 
 
