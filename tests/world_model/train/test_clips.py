@@ -209,6 +209,28 @@ def test_damaged_latents_are_named(packed):
         open_packed(packed)
 
 
+def test_encoding_again_mends_damage_and_follows_changes(episodes, tokenizer, tmp_path, caplog):
+    data, packed = tmp_path / "train", tmp_path / "latents"
+    for index in range(3):
+        write_episode(data / f"{index:06d}", make_episode(index))
+    run = LatentsRun(tokenizer=str(tokenizer), data=(str(data),), out=str(packed), start_every=2)
+    train(run)
+    whole = open_packed(packed)
+    part = packed / "latents-00000.safetensors"
+    part.unlink()  # not cut in place: `whole` is mapped from it
+    part.write_bytes(b"cut off")
+    train(run)
+    assert "latents-00000.safetensors: damaged or missing: its 3 episodes" in caplog.text
+    torch.testing.assert_close(open_packed(packed).episodes, whole.episodes)
+    write_episode(data / "000001", make_episode(9))
+    train(run)
+    assert "changed since, encoded again: train/000001" in caplog.text
+    after = open_packed(packed)
+    assert sorted(after.ids) == sorted(whole.ids)
+    changed, before = after.episodes[after.ids.index("train/000001")], whole.episodes[1]
+    assert not torch.equal(changed["latents"], before["latents"])
+
+
 def test_a_zoom_has_no_packed_form(tokenizer):
     episode = make_episode(0)
     episode.intrinsics[5:, :2] *= 2

@@ -1,7 +1,8 @@
 """Episodes as packed latents: encoded once, small enough to travel (about 2 kB a frame), read into memory.
 
 A folder holds `latents-NNNNN.safetensors` (parts below 16 MiB, each complete for its episodes) and `index.json`:
-which tokenizer, which episodes with their captions, and each part's checksum. Encoding again adds what is new.
+which tokenizer, which episodes with their captions, and each part's checksum. Encoding again adds what is new, and
+replaces what has changed since, or is damaged.
 
 A clip that begins inside an episode begins with another latent than the episode's own: its frame alone; and the
 latent after it remembers that one. Both are stored for every `start_every`-th latent ("starts"), so that a window is
@@ -13,6 +14,7 @@ Legend: B windows, C channels, T latents, K starts, F = 1 + (T-1)*R frames, R te
 import json
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,9 +65,10 @@ def train(config: LatentsRun) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     index = _open_index(out, fingerprint(tokenizer), config.start_every, tokenizer.cfg.temporal_stride)
-    known = {entry["id"] for part in index["parts"] for entry in part["episodes"]}
     entries = open_entries(config.data, (tokenizer.cfg.height, tokenizer.cfg.width))
     _refuse_namesakes(entries)
+    _drop_what_fails(out, index, {entry.name + suffix: entry.key for entry in entries for suffix in VARIANTS})
+    known = {entry["id"] for part in index["parts"] for entry in part["episodes"]}
     suffixes = VARIANTS if config.augment else [""]
     missing = {entry.name: [suffix for suffix in suffixes if entry.name + suffix not in known] for entry in entries}
     entries = [entry for entry in entries if missing[entry.name]]
@@ -82,7 +85,8 @@ def train(config: LatentsRun) -> None:
                 tensors, written = {}, []
             name = entry.name + suffix
             tensors |= {f"{name}.{key}": value for key, value in encoded.items()}
-            written.append({"id": name, "caption": episode.caption, "frames": len(episode.frames)})
+            about = {"id": name, "key": entry.key, "caption": episode.caption, "frames": len(episode.frames)}
+            written.append(about)
             frames += len(episode.frames)
     if written:
         _flush(out, index, tensors, written)
@@ -258,6 +262,25 @@ def _open_index(out: Path, tokenizer: str, start_every: int, stride: int) -> dic
     return index
 
 
+def _drop_what_fails(out: Path, index: dict[str, Any], keys: Mapping[str, str]) -> None:
+    """Take out of the index, to be encoded again: parts that are missing or damaged, and episodes that have changed.
+
+    keys: of the episodes' content as it is now, by name. Indexes of earlier versions hold none: those are believed.
+    """
+    sound = []
+    for part in index["parts"]:
+        path = out / part["file"]
+        if not path.exists() or snapshot.checksum(path) != part["sha256"]:
+            log.warning("%s: damaged or missing: its %d episodes are encoded again", path, len(part["episodes"]))
+            continue
+        changed = {e["id"] for e in part["episodes"] if "key" in e and keys.get(e["id"], e["key"]) != e["key"]}
+        if changed:
+            log.warning("%s: changed since, encoded again: %s", out, ", ".join(sorted(changed)))
+        part["episodes"] = [entry for entry in part["episodes"] if entry["id"] not in changed]
+        sound.append(part)
+    index["parts"] = sound
+
+
 def _read_index(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / INDEX).read_text())
@@ -266,7 +289,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _flush(out: Path, index: dict[str, Any], tensors: dict[str, Tensor], entries: list[dict[str, Any]]) -> None:
-    stem = f"latents-{len(index['parts']):05d}"
+    numbers = [int(Path(part["file"]).stem.rsplit("-", 1)[1]) for part in index["parts"]]
+    stem = f"latents-{max(numbers, default=-1) + 1:05d}"
     (path,) = snapshot.write_tensors(out, stem, tensors, limit=2**62)  # train() has kept it small
     index["parts"].append({"file": path.name, "sha256": snapshot.checksum(path), "episodes": entries})
     snapshot.write_file(out / INDEX, json.dumps(index, indent=1).encode())
