@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
 
     if not hasattr(config, "run"):
         raise InputError(f"{arguments[0]}: expected one process, got several (RANK is set)")
-    distributed.join(os.environ, config.run.device)
+    distributed.join(os.environ, config.run.device, config.run.context)
     objective.train(config)
     distributed.leave()
 

@@ -1,41 +1,70 @@
-"""One run on several processes, started by torchrun: each draws its own clips, gradients are averaged, rank 0 writes.
+"""One run on several processes, started by torchrun: how they are arranged, and what they agree on.
 
-Where no process group is initialised there is one worker, and every function here does nothing. All workers must see
-the same OUT folder: they resume from the same snapshot.
+`context` neighbouring workers hold the frames of each clip together and draw the same; a group of them is a replica.
+Replicas draw their own clips, and rank 0 writes. Where no process group is initialised there is one worker, and every
+function here does nothing. All workers must see the same OUT folder: they resume from the same snapshot.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from world_model.errors import InputError
+from world_model.sharding import ALL_FRAMES, AllFrames, SomeFrames
+
+T = TypeVar("T")
+
+_mesh: DeviceMesh | None = None  # (replicas, context), beside torch's own process group and as long-lived
 
 
-def join(environment: Mapping[str, str], device: str) -> None:
+def join(environment: Mapping[str, str], device: str, context: int = 1) -> None:
     """Enter the process group that torchrun describes in the environment; on CUDA, take the local rank's device.
 
-    Raises InputError when a variable is missing.
+    context: workers that hold a clip together. Raises InputError when a variable is missing, or when the workers
+    can't be grouped so.
     """
+    global _mesh
     missing = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - environment.keys()
     if missing:
         raise InputError(f"expected the variables that torchrun sets, {sorted(missing)} are missing")
+    world = int(environment["WORLD_SIZE"])
+    if world % context:
+        raise InputError(f"context: expected a divisor of the {world} processes, got {context}")
     if device == "cuda":
         torch.cuda.set_device(int(environment["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    _mesh = init_device_mesh(device, (world // context, context), mesh_dim_names=("replicas", "context"))
 
 
 def leave() -> None:
     """Wait for the others, and leave the process group."""
+    global _mesh
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+    _mesh = None
 
 
 def rank() -> int:
     """This worker's number; 0 is the one that writes."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def replica() -> int:
+    """The number of this worker's replica: whoever draws at random draws by it."""
+    return _mesh.get_local_rank("replicas") if _mesh is not None else 0
+
+
+def held(frames: int) -> AllFrames:
+    """Which of a clip's `frames` latent frames this worker holds."""
+    if _mesh is None or _mesh["context"].size() == 1:
+        return ALL_FRAMES
+    return SomeFrames(frames, _mesh.get_local_rank("context"), _mesh["context"].size(), _mesh.get_group("context"))
 
 
 def share(modules: Iterable[nn.Module]) -> None:
@@ -47,16 +76,51 @@ def share(modules: Iterable[nn.Module]) -> None:
                     dist.broadcast(tensor, 0)
 
 
+def of_first(make: Callable[[], T]) -> T:
+    """What rank 0 makes, on every worker: a choice that must be the same for all. It is pickled."""
+    if not dist.is_initialized():
+        return make()
+    made = [make() if rank() == 0 else None]
+    dist.broadcast_object_list(made, 0)
+    return made[0]  # pyright: ignore[reportReturnType]
+
+
 def average_gradients(module: nn.Module) -> None:
-    """Replace every gradient by its mean over the workers; the same weights must have one on each."""
+    """Replace every gradient by its mean over the workers; the same weights must have one on each.
+
+    Those of sharded weights are means already.
+    """
     if not dist.is_initialized():
         return
-    gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+    gradients = [w.grad for w in module.parameters() if w.grad is not None and not isinstance(w.grad, DTensor)]
+    if not gradients:
+        return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def clip_gradients(module: nn.Module, limit: float) -> Tensor:
+    """Scale all gradients of `module` so that their norm is at most `limit`; the norm before, a scalar."""
+    weights = [weight for weight in module.parameters() if weight.grad is not None]
+    sharded = [weight.grad for weight in weights if isinstance(weight.grad, DTensor)]
+    if not sharded:
+        return nn.utils.clip_grad_norm_(weights, limit, error_if_nonfinite=False)
+    whole = [weight.grad for weight in weights if not isinstance(weight.grad, DTensor)]
+    mine, common = (nn.utils.get_total_norm([local(g) for g in each]) ** 2 for each in (sharded, whole))
+    square = mine.to(local(sharded[0]).device)
+    dist.all_reduce(square)
+    norm = (square + common.to(square.device)).sqrt()
+    for gradient in (*sharded, *whole):
+        local(gradient).mul_((limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This worker's part of a sharded tensor, or all of one that is not; the same storage."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def agree(stop: bool, seconds: float, device: torch.device) -> tuple[bool, float]:

@@ -48,7 +48,8 @@ def train(config: FlowRun) -> None:
         return flow_loss(module, tensors, noise, config)
 
     validate, export = measure_and_export(config, tokenizer, model, mode=config.mode)
-    fit(config.run, model, loss, sample_batch, validate=validate, export=export)
+    splits = config.mode != "streaming"
+    fit(config.run, model, loss, sample_batch, validate=validate, export=export, splits_clips=splits)
 
 
 def weights_to_continue(path: Path) -> dict[str, Tensor]:

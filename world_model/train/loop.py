@@ -8,16 +8,14 @@ Files in RunConfig.out: `snapshots/step_N`, `log.jsonl`, `pictures/*.png`, `expo
 own layout); `board/` where one is asked for (train/board.py); `diverged.json` after a loss that was no number.
 """
 
-import copy
 import hashlib
 import json
-import logging
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +23,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from world_model.errors import CheckpointError, InputError, SanaWMError
+from world_model.errors import InputError, SanaWMError
 from world_model.train import distributed, optimizer, snapshot
 from world_model.train.board import KINDS
+from world_model.train.progress import Progress, begin, resume, save, show, update_average
+from world_model.train.recompute import recompute_blocks
 from world_model.train.record import Record
-
-log = logging.getLogger(__name__)
-
-STEMS = ("model", "ema", "optimizer")
 
 
 class DivergedError(SanaWMError):
@@ -64,6 +60,9 @@ class RunConfig:
     save_minutes: float = 3.0  # between snapshots
     validate_minutes: float = 5.0  # between validations, which write pictures
     keep: int = 2  # snapshots
+    recompute: bool = False  # gradient checkpointing: transformer blocks are computed twice and remember less
+    context: int = 1  # on several processes: neighbours that hold the frames of each clip together
+    shard: bool = False  # on several processes: each keeps a part of every weight and of all that is known about it
     board: str = ""  # "tensorboard": also show figures and pictures there (extra "board")
 
     def __post_init__(self) -> None:
@@ -76,7 +75,7 @@ class RunConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
-        for name in ("batch", "lr", "clip", "threads", "log_every", "keep"):
+        for name in ("batch", "lr", "clip", "threads", "log_every", "keep", "context"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name}: expected > 0, got {getattr(self, name)}")
         if self.steps <= 0 and self.minutes <= 0:
@@ -97,22 +96,10 @@ Loss = Callable[[nn.Module, Mapping[str, Tensor], torch.Generator], tuple[Tensor
 Validate = Callable[[nn.Module], tuple[dict[str, float], dict[str, np.ndarray]]]
 
 
-@dataclass(kw_only=True)
-class _Run:
-    """What changes from step to step, and nothing else."""
-
-    module: nn.Module
-    ema: nn.Module
-    optimizers: list[torch.optim.Optimizer]
-    step: int = 0  # steps done
-    seconds: float = 0.0
-    recent: list[dict[str, float]] = field(default_factory=list)  # figures of the steps since the log's last line
-
-
 def generator(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on its arguments and the worker's rank alone, the same on every machine."""
-    worker = f":{distributed.rank()}" if distributed.rank() else ""
-    digest = hashlib.sha256(f"{purpose}:{seed}:{step}{worker}".encode()).digest()
+    """A CPU generator that depends on its arguments and the worker's replica alone, the same on every machine."""
+    replica = f":{distributed.replica()}" if distributed.replica() else ""
+    digest = hashlib.sha256(f"{purpose}:{seed}:{step}{replica}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
@@ -134,58 +121,59 @@ def fit(
     validate: Validate,
     export: Callable[[nn.Module, Path], None],
     lr_scales: Mapping[str, float] | None = None,
+    splits_clips: bool = False,
 ) -> nn.Module:
     """Train `module` in place until the run's limit and return its EMA, exported to OUT/export.
 
     `loss(module, tensors, generator)` -> scalar, and scalars to log; `sample_batch(step)` must depend on step alone;
     `validate(ema)` -> numbers to log, and uint8 (H, W, 3) pictures by name; `export(ema, folder)` writes weights.
-    lr_scales: factors of the learning rate by the beginning of weights' names.
-    On several workers (train/distributed.py) each draws its own batches and rank 0 alone validates and writes.
+    lr_scales: factors of the learning rate by the beginning of weights' names. splits_clips: whether `loss` is of the
+    frames that the worker holds (train/distributed.py); without, `run.context` must be 1, or InputError is raised.
+    On several workers each replica draws its own batches, and rank 0 alone validates and exports.
     Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
     SIGINT end the run after the current step, saved.
     """
+    if run.context > 1 and not splits_clips:
+        raise InputError(f"context: expected 1 where clips are not split over workers, got {run.context}")
     torch.set_num_threads(run.threads)
     out, device = Path(run.out), torch.device(run.device)
-    module.to(device).train()
-    optimizers = optimizer.build(
+    state = begin(module, device, shard=getattr(torch, run.dtype) if run.shard else None)
+    if run.recompute:
+        recompute_blocks(module)
+    state.optimizers = optimizer.build(
         module, kind=run.optimizer, lr=run.lr, weight_decay=run.weight_decay, betas=run.betas, scales=lr_scales
     )
-    state = _Run(module=module, ema=_frozen_copy(module), optimizers=optimizers)
-    _resume(state, out / "snapshots")
-    distributed.share((state.module, state.ema))
+    resume(state, out / "snapshots")
     leads = distributed.rank() == 0
     saved = validated = state.seconds
     record = _open_record(run, state) if leads else None
     bar = tqdm(initial=state.step, total=run.steps or None, unit="step", disable=not leads)
     with _stop_signals() as stopped, bar:
-        while True:
-            asked, state.seconds = distributed.agree(bool(stopped), state.seconds, device)
-            if asked or _finished(run, state):
-                break
+        asked = False
+        while not asked and not _finished(run, state):
             started = time.monotonic()
             values = _one_step(run, state, loss, sample_batch, device)
             state.seconds += time.monotonic() - started
+            asked, state.seconds = distributed.agree(bool(stopped), state.seconds, device)
             bar.update()
-            if record is None:
-                continue
-            if means := record.add(state.step, state.seconds, values):
+            if record is not None and (means := record.add(state.step, state.seconds, values)):
                 bar.set_postfix(loss=f"{means['loss']:.4f}")
             if state.seconds - validated >= 60 * run.validate_minutes:
                 validated = state.seconds
                 _validate(state, validate, record)
             if state.seconds - saved >= 60 * run.save_minutes:
                 saved = state.seconds
-                _save(state, out / "snapshots", run.keep)
+                save(state, out / "snapshots", run.keep)
+    save(state, out / "snapshots", run.keep)
+    shown = _validate(state, validate, record)
     if record is not None:
-        _save(state, out / "snapshots", run.keep)
-        _validate(state, validate, record)
-        export(state.ema, out / "export")
+        export(shown, out / "export")
         record.close()
     return state.ema
 
 
 def _one_step(
-    run: RunConfig, state: _Run, loss: Loss, sample_batch: Callable[[int], Batch], device: torch.device
+    run: RunConfig, state: Progress, loss: Loss, sample_batch: Callable[[int], Batch], device: torch.device
 ) -> dict[str, float]:
     batch = sample_batch(state.step)
     tensors = {name: tensor.to(device) for name, tensor in batch.tensors.items()}
@@ -198,22 +186,19 @@ def _one_step(
         raise _diverged(run, state, "loss", value, batch)
     value.backward()
     distributed.average_gradients(state.module)
-    norm = nn.utils.clip_grad_norm_(state.module.parameters(), run.clip, error_if_nonfinite=False)
+    norm = distributed.clip_gradients(state.module, run.clip)
     if not torch.isfinite(norm):
         raise _diverged(run, state, "gradient norm", norm, batch)
     for each in state.optimizers:
         each.step()
         each.zero_grad(set_to_none=True)
-    decay = min(run.ema, (1 + state.step) / (10 + state.step))  # forget the start of training quickly
-    with torch.no_grad():
-        for average, weight in zip(state.ema.parameters(), state.module.parameters(), strict=True):
-            average.lerp_(weight, 1 - decay)
+    update_average(state, min(run.ema, (1 + state.step) / (10 + state.step)))  # forget the start of training quickly
     state.step += 1
     values = {"loss": value.detach(), "gradient_norm": norm, **logs}
     return {name: float(scalar) for name, scalar in values.items()} | {"lr": rate}
 
 
-def _diverged(run: RunConfig, state: _Run, name: str, value: Tensor, batch: Batch) -> DivergedError:
+def _diverged(run: RunConfig, state: Progress, name: str, value: Tensor, batch: Batch) -> DivergedError:
     """The error of a figure that is no number; OUT/diverged.json keeps which batch it was."""
     worker = f"_{distributed.rank()}" if distributed.rank() else ""
     about = {"step": state.step, "figure": name, "value": str(value.item()), "batch": list(batch.ids)}
@@ -221,45 +206,21 @@ def _diverged(run: RunConfig, state: _Run, name: str, value: Tensor, batch: Batc
     return DivergedError(f"step {state.step}: expected a finite {name}, got {value.item()}; batch {batch.ids}")
 
 
-def _finished(run: RunConfig, state: _Run) -> bool:
+def _finished(run: RunConfig, state: Progress) -> bool:
     return 0 < run.steps <= state.step or 0 < 60 * run.minutes <= state.seconds
 
 
-def _frozen_copy(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module).eval().requires_grad_(False)
-
-
-def _save(state: _Run, root: Path, keep: int) -> None:
-    moments = optimizer.moments(state.optimizers, state.module)
-    tensors = (state.module.state_dict(), state.ema.state_dict(), moments)
-    groups = dict(zip(STEMS, tensors, strict=True))
-    snapshot.write_snapshot(root, state.step, groups, {"seconds": state.seconds, "recent": state.recent})
-    snapshot.prune(root, keep)
-
-
-def _resume(state: _Run, root: Path) -> None:
-    found = snapshot.newest_snapshot(root, STEMS)
-    if found is None:
-        return
-    tensors, values = found
-    state.step, state.seconds, state.recent = values["step"], values["seconds"], list(values.get("recent", []))
-    try:
-        state.module.load_state_dict(tensors["model"])
-        state.ema.load_state_dict(tensors["ema"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{root}: expected snapshots of this configuration: {error}") from error
-    optimizer.restore(state.optimizers, state.module, tensors["optimizer"])
-    log.info("resumed %s at step %d, %.1f minutes", root, state.step, state.seconds / 60)
-
-
-def _open_record(run: RunConfig, state: _Run) -> Record:
+def _open_record(run: RunConfig, state: Progress) -> Record:
     return Record(Path(run.out), every=run.log_every, board=run.board, step=state.step, recent=state.recent)
 
 
-def _validate(state: _Run, validate: Validate, record: Record) -> None:
-    with torch.no_grad():
-        numbers, pictures = validate(state.ema)
-    record.held_out(state.step, state.seconds, numbers, pictures)
+def _validate(state: Progress, validate: Validate, record: Record | None) -> nn.Module:
+    shown = show(state)
+    if record is not None:
+        with torch.no_grad():
+            numbers, pictures = validate(shown)
+        record.held_out(state.step, state.seconds, numbers, pictures)
+    return shown
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from world_model import whole_clip
 from world_model.clips import Clips, noised, select
+from world_model.train import distributed
 from world_model.train.flow_model import FlowModel, FlowRun
 from world_model.train.rollout import rollout
 from world_model.train.streaming import velocities
@@ -97,9 +98,10 @@ def whole_clip_loss(model: FlowModel, clips: Clips, draw: torch.Generator, confi
     time = torch.where(given & start, 0.0, time).to(latents)  # (B, T)
     counted = (~(given & start)).to(latents)
     noise = torch.randn(latents.shape, generator=draw).to(latents)
-    velocity = whole_clip.velocities(model.transformer, model.config, clips, noised(latents, noise, time), time, chunks)
-    error = velocity_error(model, velocity, noise - latents)
-    return (error * counted).sum() / counted.sum(), {"start_given": given.float().mean()}
+    held, noisy = distributed.held(frames), noised(latents, noise, time)
+    velocity = whole_clip.velocities(model.transformer, model.config, clips, noisy, time, chunks, held)
+    error = velocity_error(model, velocity, held.cut(noise - latents, 2))
+    return held.mean(error, held.cut(counted, 1)), {"start_given": given.float().mean()}
 
 
 def velocity_error(model: FlowModel, velocity: Tensor, target: Tensor) -> Tensor:

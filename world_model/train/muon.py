@@ -3,6 +3,8 @@
 Pixels and latents are ill-conditioned (brightness outweighs colour and detail by far), and AdamW spends its first
 hundreds of steps on the strong directions. Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural
 networks"; the update's scale, which lets AdamW's learning rate serve both, is of Liu et al. 2025, arXiv 2502.16982.
+
+Where weights are sharded, every worker gathers a matrix's momentum, makes all of it orthogonal, and keeps its part.
 """
 
 from collections.abc import Iterable
@@ -10,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from world_model.train import shards
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, tuned to lift small singular values quickly
 ROUNDS = 5
@@ -39,10 +43,10 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(weight)
                 state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
                 ahead = weight.grad.lerp(state["momentum"], group["momentum"])
-                matrix = ahead.reshape(len(weight), -1)
+                matrix = shards.whole(ahead).reshape(len(weight), -1)  # only whole matrices have singular values
                 update = orthogonal(matrix) * (0.2 * max(matrix.shape) ** 0.5)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update.view(weight.shape), alpha=-group["lr"])
+                weight.add_(shards.like(update.view(weight.shape), weight), alpha=-group["lr"])
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from world_model.errors import CheckpointError
+from world_model.train import shards
 from world_model.train.muon import Muon, takes
 
 
@@ -64,5 +65,6 @@ def restore(optimizers: list[torch.optim.Optimizer], module: nn.Module, saved: M
         if name not in weights:
             raise CheckpointError(f"optimiser state {key}: expected a weight of that name, found none")
         weight = weights[name]
+        value = shards.like(value, weight)
         like = weight if value.shape == weight.shape else value
         owners[id(weight)].state[weight][kind] = torch.empty_like(like, device=weight.device).copy_(value)

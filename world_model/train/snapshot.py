@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +62,31 @@ def read_tensors(folder: Path, stem: str) -> dict[str, Tensor]:
 
 def write_snapshot(root: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
     """Save one resumable moment as ROOT/step_N: groups of tensors, a JSON state, and the checksum of each file."""
-    final, temporary = root / f"step_{step:08d}", root / f".step_{step:08d}.{os.getpid()}"
+    temporary = begin(root, step, str(os.getpid()))
+    files = [path for stem, tensors in groups.items() for path in write_tensors(temporary, stem, tensors)]
+    return seal(temporary, root, step, files, state)
+
+
+def begin(root: Path, step: int, writer: str) -> Path:
+    """An empty folder to write a snapshot in."""
+    temporary = root / f".step_{step:08d}.{writer}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    files = [path for stem, tensors in groups.items() for path in write_tensors(temporary, stem, tensors)]
+    return temporary
+
+
+def seal(temporary: Path, root: Path, step: int, files: Iterable[Path], state: Mapping[str, Any]) -> Path:
+    """Enter the files' checksums, and give the folder its name: ROOT/step_N."""
     manifest = {"step": step, "state": dict(state), "sha256": {path.name: checksum(path) for path in files}}
     write_file(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+    final = root / f"step_{step:08d}"
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     return final
 
 
-def read_snapshot(folder: Path, stems: tuple[str, ...]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Groups of tensors and the state (with its "step"). Raises CheckpointError on anything missing or changed."""
+def check(folder: Path) -> dict[str, Any]:
+    """The state of a snapshot, with its "step". Raises CheckpointError when a file of it is missing or changed."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         state = {**manifest["state"], "step": manifest["step"]}
@@ -86,7 +98,12 @@ def read_snapshot(folder: Path, stems: tuple[str, ...]) -> tuple[dict[str, dict[
         found = checksum(path) if path.exists() else "no file"
         if found != digest:
             raise CheckpointError(f"{path}: expected sha256 {digest}, got {found}")
-    return {stem: read_tensors(folder, stem) for stem in stems}, state
+    return state
+
+
+def read_groups(folder: Path, stems: tuple[str, ...]) -> dict[str, dict[str, Tensor]]:
+    """Groups of tensors of a snapshot that was checked. Raises CheckpointError when one is missing."""
+    return {stem: read_tensors(folder, stem) for stem in stems}
 
 
 def snapshots(root: Path) -> list[Path]:
@@ -94,19 +111,20 @@ def snapshots(root: Path) -> list[Path]:
     return sorted(root.glob("step_*"), reverse=True)
 
 
-def newest_snapshot(root: Path, stems: tuple[str, ...]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-    """The newest readable snapshot, or None when there never was one; broken ones are passed over, with a warning.
+def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole snapshot and its state, or None when there never was one; broken ones are passed over, with a
+    warning.
 
-    Raises CheckpointError when there are snapshots and none can be read.
+    Raises CheckpointError when there are snapshots and none is whole.
     """
     found = snapshots(root)
     for folder in found:
         try:
-            return read_snapshot(folder, stems)
+            return folder, check(folder)
         except CheckpointError as error:
             log.warning("snapshot %s is broken, going back one: %s", folder, error)
     if found:
-        raise CheckpointError(f"{root}: expected a readable snapshot, all {len(found)} are broken")
+        raise CheckpointError(f"{root}: expected a whole snapshot, all {len(found)} are broken")
     return None
 
 
@@ -122,7 +140,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises CheckpointError when `path` is neither, or broken.
     """
     if path.is_dir():
-        return read_snapshot(path, ("ema",))[0]["ema"]
+        check(path)
+        return read_tensors(path, "ema")
     if path.suffix != ".safetensors" or not path.exists():
         raise CheckpointError(f"init: expected a .safetensors file or a snapshot folder, got {path}")
     return read_tensors(path.parent, path.stem)

@@ -76,9 +76,9 @@ def test_workers_take_the_step_of_all_their_clips(count: int, tmp_path: Path, mo
     def everybodys(step: int) -> torch.Tensor:
         drawn = []
         for worker in range(count):
-            monkeypatch.setattr(distributed, "rank", lambda worker=worker: worker)
+            monkeypatch.setattr(distributed, "replica", lambda worker=worker: worker)
             drawn.append(draw(step))
-        monkeypatch.setattr(distributed, "rank", lambda: 0)
+        monkeypatch.setattr(distributed, "replica", lambda: 0)
         return torch.cat(drawn)
 
     run(tmp_path / "one", everybodys)

@@ -113,7 +113,7 @@ def test_a_broken_snapshot_is_passed_over(tmp_path, caplog, damage):
     run(tmp_path, steps=10)
     damage(tmp_path / "snapshots" / "step_00000010")
     with caplog.at_level(logging.WARNING):
-        _, state = snapshot.newest_snapshot(tmp_path / "snapshots", ("model",))
+        _, state = snapshot.newest(tmp_path / "snapshots")
     assert state["step"] == 9
     assert "step_00000010 is broken" in caplog.text
 
