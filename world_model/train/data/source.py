@@ -80,7 +80,8 @@ def open_entries(items: tuple[str, ...], size: tuple[int, int]) -> list[Entry]:
     """The episodes of all items of a run's `data`; EpisodeError when there are none."""
     entries = [entry for item in items for entry in open_source(item).entries(size)]
     if not entries:
-        raise EpisodeError(f"expected episodes under {', '.join(items) or 'no folder at all'}, found none")
+        places = ", ".join(items) or "no folder at all"
+        raise EpisodeError(f"expected episodes under {places}, found none (plain videos: sanawm annotate first)")
     return entries
 
 
