@@ -25,6 +25,7 @@ OBJECTIVES = {
     "self_forcing": ("world_model.train.self_forcing", "SelfForcingRun"),
     "pairs": ("world_model.train.pairs", "PairsRun"),
     "refiner": ("world_model.train.refiner", "RefinerRun"),
+    "bench": ("world_model.train.bench", "BenchRun"),
 }
 
 
