@@ -34,8 +34,7 @@ class CameraVectorEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
         if num_envs < 1 or (max_episode_steps is not None and max_episode_steps == 0):
             got = num_envs, max_episode_steps
             raise InputError(f"num_envs, max_episode_steps: expected at least 1 of each, got {got}")
-        if first.render_mode not in (None, "rgb_array"):
-            raise InputError(f"render_mode: expected None or 'rgb_array', got {first.render_mode!r}")
+        without_window(first.render_mode)
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
         except ValueError as error:
@@ -237,6 +236,13 @@ class CameraVectorEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
         for i in chosen:
             infos = self._add_info(infos, self.simulator.info(episodes[i], self.envs[i].info_frames), i)
         return infos
+
+
+def without_window(render_mode: str | None) -> str | None:
+    """A render mode that many worlds can have. Raises InputError."""
+    if render_mode not in (None, "rgb_array"):
+        raise InputError(f"render_mode: expected None or 'rgb_array', got {render_mode!r}")
+    return render_mode
 
 
 def is_one(seed: int | Sequence[int | None] | None) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sanawm_env.data import SIZE, render_episode
+from sanawm_env.places import plan_room
 from sanawm_env.starts import Start, write_starts
 from world_model.errors import InputError
 from world_model.train.data.episode import Episode
@@ -44,13 +45,14 @@ def make_starts(indices: Iterable[int], size: int = SIZE) -> Iterator[Start]:
         # Two frames are the shortest path that a plan is made for; the first of them is the start.
         episode = render_episode("test", index, kind="random", frames=2, size=size, depth=True)
         if shows_goal(episode):
+            _, place = plan_room("test", index)
             yield Start(
                 name=f"room-{index:04d}",
                 image=episode.frames[0],
                 prompt=episode.caption,
                 intrinsics=episode.intrinsics[0],
                 goal=None if episode.goal is None else episode.goal.astype(np.float64),
-                meta={"split": "test", "index": index, "scene_seed": str(episode.meta["scene_seed"])},
+                meta={"split": "test", "index": index, "seed": 0, **place.meta()},
             )
 
 

@@ -3,16 +3,20 @@
 import gymnasium as gym
 
 MAX_EPISODE_STEPS = 64  # of nano, 16 seconds; gym.make(..., max_episode_steps=) sets another
-IDS = ("SanaWM-v0",)
+ENTRY_POINTS = {  # of a single environment, of many
+    "SanaWM-v0": ("sanawm_env.env:SanaWMEnv", "sanawm_env.vector:SanaWMVectorEnv"),
+    "SanaWMTwin-v0": ("sanawm_env.twin:SanaWMTwinEnv", "sanawm_env.twin:SanaWMTwinVectorEnv"),
+}
+IDS = tuple(ENTRY_POINTS)
 
 
 def register_environments() -> None:
-    """Make `gym.make("SanaWM-v0")` known; a second call changes nothing."""
-    for name in IDS:
+    """Make `gym.make` know our ids; a second call changes nothing."""
+    for name, (single, vector) in ENTRY_POINTS.items():
         if name not in gym.registry:
             gym.register(
                 id=name,
-                entry_point="sanawm_env.env:SanaWMEnv",
-                vector_entry_point="sanawm_env.vector:SanaWMVectorEnv",
+                entry_point=single,
+                vector_entry_point=vector,
                 max_episode_steps=MAX_EPISODE_STEPS,
             )

@@ -16,8 +16,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import gymnasium as gym
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -28,7 +29,7 @@ from world_model.images import DEFAULT_FIELD_OF_VIEW
 
 FORMAT = "sanawm-starts"
 VERSION = 1
-OPTIONS = ("goal", "image", "intrinsics", "prompt", "scene")
+OPTIONS = ("goal", "image", "intrinsics", "prompt", "scene", "twin")
 DEFAULT_LENS = f"default: {math.degrees(DEFAULT_FIELD_OF_VIEW):.0f} degrees horizontal field of view"
 
 
@@ -65,6 +66,13 @@ class Start:
     def intrinsics_source(self) -> str:
         """Where the intrinsics come from, in words."""
         return DEFAULT_LENS if self.intrinsics is None else "given"
+
+
+@runtime_checkable
+class Viewpoint(Protocol):
+    """An environment whose current view others can start from, as the twin is."""
+
+    def current_start(self) -> Start: ...
 
 
 def find_bank(starts: str | Path | None, folder: Path | None) -> tuple[Start, ...]:
@@ -136,7 +144,7 @@ def write_starts(folder: Path, starts: Sequence[Start]) -> None:
 
 
 def choose_start(options: Mapping[str, Any] | None, bank: Sequence[Start], rng: np.random.Generator) -> Start:
-    """What `reset(options=...)` asks for: the user's own image, a scene of the bank, or any of it.
+    """What `reset(options=...)` asks for: the user's own image, a twin's view, a scene of the bank, or any of it.
 
     Raises InputError for unknown options, options that exclude each other, and unusable values.
     """
@@ -144,12 +152,15 @@ def choose_start(options: Mapping[str, Any] | None, bank: Sequence[Start], rng: 
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise InputError(f"options: expected keys out of {list(OPTIONS)}, got {unknown}")
+    sources = [name for name in ("image", "scene", "twin") if name in options]
+    if len(sources) > 1:
+        raise InputError(f"options: expected {' or '.join(map(repr, sources))}, got both")
     if "image" in options:
-        if "scene" in options:
-            raise InputError("options: expected 'image' or 'scene', got both")
         start = Start(name="image", image=_picture(options["image"]))
     elif "intrinsics" in options:
         raise InputError("options: expected 'intrinsics' together with 'image', got them alone")
+    elif "twin" in options:
+        start = _view(options["twin"])
     else:
         start = _scene(options.get("scene"), bank, rng)
     return Start(
@@ -175,6 +186,13 @@ def _scene(scene: int | str | None, bank: Sequence[Start], rng: np.random.Genera
         return bank[scene]
     names = [start.name for start in bank]
     raise InputError(f"scene: expected an index below {len(bank)} or one of {names}, got {scene!r}")
+
+
+def _view(twin: Any) -> Start:
+    inner = twin.unwrapped if isinstance(twin, gym.Env) else twin
+    if not isinstance(inner, Viewpoint):
+        raise InputError(f"twin: expected an environment with current_start, such as SanaWMTwin-v0, got {twin!r}")
+    return inner.current_start()
 
 
 def _picture(image: Any) -> np.ndarray:

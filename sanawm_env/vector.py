@@ -5,9 +5,10 @@ from pathlib import Path
 
 from gymnasium.vector import AutoresetMode
 
-from sanawm_env.camera_vector import CameraVectorEnv
+from sanawm_env.camera_vector import CameraVectorEnv, without_window
 from sanawm_env.controls import Control
 from sanawm_env.env import SanaWMEnv
+from sanawm_env.reliability import Measure
 from sanawm_env.tasks import Task
 from world_model.model import WorldModel
 
@@ -48,6 +49,8 @@ class SanaWMVectorEnv(CameraVectorEnv):
         obs: str = "rgb",
         pitch_limit: float | None = None,
         height_range: Sequence[float] | None = None,
+        reliability: str | Measure | None = "change",
+        min_reliability: float = 0.0,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
     ) -> None:
@@ -59,10 +62,12 @@ class SanaWMVectorEnv(CameraVectorEnv):
             max_turn=max_turn,
             starts=starts,
             info_frames=info_frames,
-            render_mode=render_mode,
+            render_mode=without_window(render_mode),
             control=control,
             obs=obs,
             pitch_limit=pitch_limit,
             height_range=height_range,
+            reliability=reliability,
+            min_reliability=min_reliability,
         )
         super().__init__(first, num_envs, max_episode_steps, autoreset_mode)
