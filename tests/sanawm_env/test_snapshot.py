@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from sanawm_env.env import SanaWMEnv
 from sanawm_env.snapshot import EnvState, RandomState
+from sanawm_env.tasks import Episode, Verdict
 from world_model.errors import InputError, StateError
 
 AHEAD = np.array([0, 0, 1, 0, 0, 0], np.float32)
@@ -39,6 +40,41 @@ def test_a_snapshot_of_keys_goes_on_coasting(model_folder: Path, tmp_path: Path)
     assert data_equivalence(result, expected, exact=True)
     assert result[-1]["velocity"][2] > 0.1
     assert "goal" in result[-1]  # the scene has one, though the task does not ask for it
+
+
+class CountDown:
+    """Pays the steps so far, and ends after the third without judging it."""
+
+    needs_goal = False
+
+    def begin(self, episode: Episode) -> Verdict:
+        return self.say(0)
+
+    def judge(self, before: Episode, after: Episode) -> Verdict:
+        return self.say(int(after.verdict.notes["steps"]) + 1)
+
+    def say(self, steps: int) -> Verdict:
+        notes = {"steps": np.array(steps), "odd.one": np.array([steps % 2 == 1])}
+        return Verdict(reward=steps, terminated=False, is_success=False, truncated=steps == 3, notes=notes)
+
+
+def test_what_a_task_noted_is_restored(model_folder: Path, tmp_path: Path) -> None:
+    env = SanaWMEnv(model=model_folder, task=CountDown())
+    env.reset(seed=0)
+    env.step(AHEAD)
+    env.get_state().save(tmp_path)
+    assert env.step(AHEAD)[1] == 2
+    state = EnvState.load(tmp_path)
+    notes = state.episodes[0].verdict.notes
+    assert {name: (note.tolist(), note.dtype.kind) for name, note in notes.items()} == {
+        "steps": (1, "i"),
+        "odd.one": ([True], "b"),
+    }
+    env.set_state(state)
+    forks = [env, *env.fork(2)]
+    assert [[fork.step(AHEAD)[1:4] for _ in range(2)] for fork in forks] == [[(2, False, False), (3, False, True)]] * 3
+    with pytest.raises(StateError, match="step: expected a running episode, got one that has ended"):
+        env.step(AHEAD)
 
 
 def test_snapshots_stack_and_come_apart(env: SanaWMEnv) -> None:
@@ -92,8 +128,8 @@ def test_files_that_are_no_snapshot(env: SanaWMEnv, tmp_path: Path) -> None:
     save_file({k: v for k, v in arrays.items() if k != "0.pose"}, path, metadata)
     with pytest.raises(StateError, match=r"expected every field of an episode, got .*0\.pose"):
         EnvState.load(tmp_path)
-    save_file(arrays, path, metadata | {"version": "9"})
-    with pytest.raises(StateError, match=r"expected format 'sanawm-env-state' version 1, got .* version 9"):
+    save_file(arrays, path, metadata | {"version": "1"})
+    with pytest.raises(StateError, match=r"expected format 'sanawm-env-state' version 2, got .* version 1"):
         EnvState.load(tmp_path)
     header = json.loads(metadata["state"])
     save_file(arrays, path, metadata | {"state": json.dumps(header | {"random": []})})
