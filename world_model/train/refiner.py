@@ -19,7 +19,7 @@ from world_model.clips import select
 from world_model.errors import InputError
 from world_model.image_metrics import gradient_energy
 from world_model.pictures import sheet
-from world_model.refiner import Refiner, endpoint, on_path, refiner_config, save_refiner
+from world_model.refiner import Refiner, endpoint, load_refiner, on_path, refiner_config, save_refiner
 from world_model.train import streaming
 from world_model.train.corruption import Corruption, corrupt
 from world_model.train.flow_model import FlowModel
@@ -38,7 +38,7 @@ SHARES = ((1.0, 0.0, 0.0), (0.3, 0.7, 0.0), (0.2, 0.3, 0.5))  # of each kind, at
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerRun:
-    """`python -m world_model.train refiner`."""
+    """`python -m world_model.train refiner`. run.init: the folder of a model whose refiner is trained on."""
 
     run: RunConfig
     world: str  # model folder whose output is refined; its weights are where training starts
@@ -70,8 +70,11 @@ def train(config: RefinerRun) -> None:
     world, (transformer, tokenizer, text) = load_folder(Path(config.world))
     tokenizer.to(config.run.device)
     model = FlowModel(refiner_config(world, config.steps, config.depth), tokenizer.sensitivity())
-    kept = model.transformer.state_dict().keys()
-    load_strictly(model.transformer, {k: v for k, v in transformer.state_dict().items() if k in kept}, config.world)
+    if config.run.init:
+        begun = load_refiner(Path(config.run.init), world).transformer.state_dict()
+    else:
+        begun = {k: v for k, v in transformer.state_dict().items() if k in model.transformer.state_dict()}
+    load_strictly(model.transformer, begun, config.run.init or config.world)
     model.text = text.requires_grad_(False)
     data, held_out = open_pairs(Path(config.data), world.text), open_pairs(Path(config.validation), world.text)
 

@@ -14,7 +14,7 @@ from world_model.config import WorldConfig
 from world_model.dynamics import advance, new_worlds
 from world_model.errors import CheckpointError, InputError
 from world_model.model import WorldModel
-from world_model.refiner import Refiner, endpoint, on_path, refine, refiner_config
+from world_model.refiner import Refiner, endpoint, load_refiner, on_path, refine, refiner_config
 from world_model.sampler import latent_noise
 from world_model.train import pairs, refiner, streaming
 from world_model.train.corruption import Corruption, corrupt
@@ -236,6 +236,15 @@ def test_a_run_goes_from_pairs_to_a_world_with_a_refiner(folder: Path, tmp_path:
     before = WorldModel.from_pretrained(folder / "model").transformer
     for left, right in zip(before.parameters(), plain.transformer.parameters(), strict=True):
         assert torch.equal(left.bfloat16().float(), right)  # the world model stays as it was
+    again = settings(folder, tmp_path, depth=1)
+    again = dataclasses.replace(
+        again,
+        run=RunConfig(out=str(tmp_path / "on"), steps=1, batch=2, lr=1e-9, warmup=0, init=str(tmp_path / "export")),
+    )
+    refiner.train(again)
+    carried = load_refiner(tmp_path / "on" / "export", toy()).transformer
+    for left, right in zip(refined.refiner.transformer.parameters(), carried.parameters(), strict=True):
+        assert torch.allclose(left, right, atol=1e-6)
     state, _ = refined.reset([np.zeros((SIDE, SIDE, 3), np.uint8)], prompts=["red room"])
     _, frames = refined.step(state, np.tile(np.eye(4), (1, 4, 1, 1)))
     assert frames.shape == (1, 4, SIDE, SIDE, 3)
