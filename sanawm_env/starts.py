@@ -6,7 +6,8 @@ A bank is a folder of two files, format version 1:
     starts.safetensors   images (N, H, W, 3) uint8
 
 intrinsics: fx, fy, cx, cy in pixels of the image; goal: (3,) metres in the start camera's axes (x right, y down,
-z forward), or null; meta: JSON values about the origin. Every model folder may hold a bank in `starts/`.
+z forward), or null; meta: JSON values about the origin, those of a rendered room lead back to it (`places.py`). Every
+model folder may hold a bank in `starts/`.
 
 `python -m sanawm_env.make_starts` writes a bank of rendered rooms.
 """

@@ -12,11 +12,13 @@ SHORT = {
     "random_agent": ["--steps", "2"],
     "fly_keys": ["--keys", "w-5,dw-4", "--out", "{out}/keys.mp4"],
     "fork_futures": ["--steps", "2", "--out", "{out}/fork.png"],
+    "beside_twin": ["--room", "1", "--out", "{out}/twin.png"],
 }
 SAYS = {
     "random_agent": ["scene-", "step 1: frames 5-8, camera at"],
     "fly_keys": ["13 frames of scene-0"],
     "fork_futures": ["0.00 s after the fork: 0.0 of 255 apart", "0.50 s after the fork"],
+    "beside_twin": ["0.25 s: ", "2.00 s: ", "twin above, world model below"],
 }
 
 

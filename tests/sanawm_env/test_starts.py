@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from sanawm_env.make_starts import StartsConfig, make_starts, shows_goal
+from sanawm_env.places import place_of, plan_room
 from sanawm_env.starts import Start, find_bank, read_starts, write_starts
 from world_model.checkpoint import ASSETS
 from world_model.errors import InputError
@@ -126,6 +127,25 @@ def test_the_shipped_bank() -> None:
         assert 0 < fy * y / z + cy < 128
 
 
+def test_shipped_scenes_lead_back_to_their_rooms() -> None:
+    for start in read_starts(ASSETS / "nano" / "starts")[::4]:
+        plan, place = plan_room(start.meta["split"], start.meta["index"], start.meta["seed"])
+        told = place_of(start)
+        assert told.scene_seed == place.scene_seed == plan.scene.seed
+        np.testing.assert_array_equal(told.pose, place.pose)
+        assert start.goal is not None
+        in_room = told.pose[:3, :3] @ start.goal + told.pose[:3, 3]
+        np.testing.assert_allclose(in_room, plan.scene.goal.centre, atol=1e-5)
+
+
+def test_rooms_of_another_version_are_refused() -> None:
+    start = read_starts(ASSETS / "nano" / "starts")[0]
+    with pytest.raises(InputError, match="'room-0000': expected a room of version 2, got 1"):
+        place_of(dataclasses.replace(start, meta=start.meta | {"world": 1}))
+    with pytest.raises(InputError, match=r"'hall': expected one that leads back to its room, got one whose meta lacks"):
+        place_of(STARTS[0])
+
+
 def test_new_scenes_are_test_rooms_that_show_their_goal(tmp_path: Path) -> None:
     pytest.importorskip("pybullet")
     starts = list(islice(make_starts(count(), size=32), 2))
@@ -139,6 +159,7 @@ def test_new_scenes_are_test_rooms_that_show_their_goal(tmp_path: Path) -> None:
         assert start.image.shape == (32, 32, 3)
         assert start.goal is not None
         assert start.goal[2] > 0
+        place_of(start)
 
 
 def episode(goal: tuple[float, float, float], depth: float) -> Episode:
