@@ -17,7 +17,8 @@ from sanawm_env.controls import Control, make_control
 from sanawm_env.engine import Engine, Pixels, Worlds
 from sanawm_env.episode import Episode
 from sanawm_env.limits import Limits
-from sanawm_env.observations import View, last_frame, make_view
+from sanawm_env.observations import View, last_frame, make_view, show_task, with_task
+from sanawm_env.reliability import Reliability
 from sanawm_env.simulator import Plan, Simulator
 from sanawm_env.snapshot import EnvState, RandomState
 from sanawm_env.starts import Start
@@ -40,6 +41,7 @@ class Settings:
     height_range: Sequence[float] | None = None
     info_frames: bool = False
     render_mode: str | None = None
+    reliability: Reliability | None = None
 
     def __post_init__(self) -> None:
         if self.render_mode not in (None, "rgb_array", "human"):
@@ -71,11 +73,12 @@ class CameraEnv(gym.Env[Any, Any]):
             control=make_control(settings.control, settings.max_speed, settings.max_turn),
             limits=Limits(pitch=settings.pitch_limit, height=settings.height_range),
             pixels=settings.pixels(self._view),
+            reliability=settings.reliability,
         )
         config = engine.config
         self.metadata = copy.deepcopy(type(self).metadata) | {"render_fps": config.fps / config.frames_per_step}
         self.action_space = self.simulator.control.space(config.frames_per_step)
-        self.observation_space = self._view.space(config, self.task.needs_goal)
+        self.observation_space = with_task(self._view.space(config, self.task.needs_goal), self.task, config)
         self._window = Window() if self.render_mode == "human" else None
         self.world: Worlds | None = None  # values, replaced by every step; None before the first reset
         self.episode: Episode | None = None
@@ -182,7 +185,9 @@ class CameraEnv(gym.Env[Any, Any]):
 
     def observe(self, episode: Episode) -> Any:
         """What an agent sees of an episode: an element of the observation space."""
-        return self._view.observe(episode, self.observation_space)
+        return show_task(
+            self._view.observe(episode, self.observation_space), self.observation_space, self.task, episode
+        )
 
     def _running(self, name: str) -> tuple[Worlds, Episode]:
         if self.world is None or self.episode is None:

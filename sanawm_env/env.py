@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sanawm_env.camera_env import CameraEnv, Settings
 from sanawm_env.controls import Control
+from sanawm_env.reliability import Measure, make_reliability
 from sanawm_env.starts import find_bank
 from sanawm_env.tasks import Task
 from sanawm_env.world_model_engine import WorldModelEngine
@@ -67,6 +68,7 @@ class SanaWMEnv(CameraEnv):
     | `time` | always | float, simulated seconds since the start frame |
     | `intrinsics` | always | (4,) float32: fx, fy, cx, cy in pixels of the observed frame |
     | `is_success` | always | bool, of the observed frame |
+    | `reliability` | unless turned off | float, how far the picture can be trusted: 1 at the start, then falling to 0 |
     | `goal` | if there is one | (3,) float64, metres in the start camera's axes; privileged |
     | `moved_frames` | step | (2,) int64: first and last frame that this action moved; frame 0 is the start |
     | `frames` | step, on request | (F, H, W, 3) uint8: all frames of the step |
@@ -89,14 +91,16 @@ class SanaWMEnv(CameraEnv):
     | --- | --- | --- |
     | `scene` | index or name of a scene in the bank | drawn |
     | `image` | your own start picture (h, w, 3) uint8; resized to cover, cropped at the centre | - |
+    | `twin` | a SanaWMTwin-v0, whose current view the episode starts from, goal included | - |
     | `intrinsics` | (4,) fx, fy, cx, cy in pixels of `image` | 70 degrees horizontal field of view |
     | `prompt` | text | the scene's caption; empty with `image` |
     | `goal` | (3,) metres in the start camera's axes | the scene's; with `image` none: only task "none" accepts it |
 
     ## Episode end
 
-    Terminated when the task is done (reach: within 0.8 m). Truncated by `gym.make` after 64 steps; its argument
-    `max_episode_steps` changes that. A step after termination, or before the first reset, raises StateError.
+    Terminated when the task is done (reach: within 0.8 m). Truncated by a step that ends below `min_reliability`, and
+    by `gym.make` after 64 steps; its argument `max_episode_steps` changes that. A step after the end, or before the
+    first reset, raises StateError.
 
     ## Snapshots
 
@@ -120,6 +124,8 @@ class SanaWMEnv(CameraEnv):
     | `starts` | the model's own | folder of a bank of start scenes; a model without one uses nano's |
     | `info_frames` | False | all frames of each step in `info` |
     | `render_mode` | None | "rgb_array": the observed frame; "human": a window with every frame (needs pygame) |
+    | `reliability` | "change" | "change": free; "seeds": costs a second forward; None: not measured; or a Measure |
+    | `min_reliability` | 0.0 | an episode is truncated by a step that ends below this reliability |
 
     An environment made by name or folder pickles without weights and reads them again where it wakes up.
 
@@ -142,6 +148,8 @@ class SanaWMEnv(CameraEnv):
         obs: str = "rgb",
         pitch_limit: float | None = None,
         height_range: Sequence[float] | None = None,
+        reliability: str | Measure | None = "change",
+        min_reliability: float = 0.0,
     ) -> None:
         engine = WorldModelEngine(model, device)
         settings = Settings(
@@ -155,6 +163,7 @@ class SanaWMEnv(CameraEnv):
             height_range=height_range,
             info_frames=info_frames,
             render_mode=render_mode,
+            reliability=make_reliability(reliability, min_reliability),
         )
         super().__init__(engine, settings)
 

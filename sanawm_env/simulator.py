@@ -8,7 +8,7 @@ Shapes: N worlds, F frames of a step.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,13 @@ from numpy.typing import ArrayLike
 
 from sanawm_env import se3
 from sanawm_env.actions import twist_between
+from sanawm_env.aims import fit_pictures, scene_aims, split_options
 from sanawm_env.controls import Control
-from sanawm_env.engine import Engine, Pixels, Worlds
+from sanawm_env.engine import Chunk, Engine, Pixels, Worlds
 from sanawm_env.episode import Episode
 from sanawm_env.keys import Held
 from sanawm_env.limits import Limits
+from sanawm_env.reliability import SIGNAL, Reliability
 from sanawm_env.starts import Start
 from sanawm_env.tasks import Task
 from world_model.checks import check_poses
@@ -34,6 +36,7 @@ class Draw:
 
     start: Start
     world_seed: int
+    aims: Mapping[str, np.ndarray] = field(default_factory=dict)  # what the options and the scene give the task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +49,38 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulator:
-    """An engine, a bank of start scenes and a control. pixels: which frames of a step somebody will look at."""
+    """An engine, a bank of start scenes and a control. pixels: which frames of a step somebody will look at.
+
+    reliability: how to measure it, None: not at all.
+    """
 
     engine: Engine[Any]
     bank: tuple[Start, ...]
     control: Control
     limits: Limits
     pixels: Pixels
+    reliability: Reliability | None = None
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of what `info` tells of every frame beside what it tells of all engines' worlds."""
+        return (*self.engine.signals, *[SIGNAL] * (self.reliability is not None))
 
     def draw(self, task: Task, options: Mapping[str, Any] | None, rng: np.random.Generator) -> Draw:
         """Where to begin: what the options say, the rest at random. Raises InputError."""
         world_seed = int(rng.integers(2**31))
-        start = self.engine.choose(options, self.bank, rng)
+        aims, others = split_options(task, options)
+        start = self.engine.choose(others, self.bank, rng)
         if task.needs_goal and start.goal is None:
             raise InputError(f"goal: expected options['goal'] (3,) in metres for task {task}, got none")
-        return Draw(start=start, world_seed=world_seed)
+        return Draw(start=start, world_seed=world_seed, aims=aims or scene_aims(task, start, world_seed))
 
     def begin(self, tasks: Sequence[Task], draws: Sequence[Draw]) -> tuple[Any, tuple[Episode, ...]]:
         """New worlds, one a draw, in one batch. Raises InputError."""
         seeds = [draw.world_seed for draw in draws]
         worlds, chunk = self.engine.begin([draw.start for draw in draws], seeds, self.pixels)
         lenses = self.engine.intrinsics(worlds)
+        trust = {} if self.reliability is None else {SIGNAL: np.array(1.0)}
         episodes = tuple(
             Episode(
                 scene=draw.start.name,
@@ -77,12 +91,15 @@ class Simulator:
                 goal=draw.start.goal,
                 latent=None if chunk.latents is None else chunk.latents[i].copy(),
                 frames=None if chunk.frames is None else chunk.frames[i].copy(),
-                signals=chunk.signals[i],
+                signals={**chunk.signals[i], **trust},
+                aims=fit_pictures(task, draw.aims, self.engine.config, self.engine),
             )
-            for i, draw in enumerate(draws)
+            for i, (task, draw) in enumerate(zip(tasks, draws, strict=True))
         )
         begun = zip(tasks, episodes, strict=True)
-        return worlds, tuple(dataclasses.replace(episode, verdict=task.begin(episode)) for task, episode in begun)
+        return worlds, tuple(
+            dataclasses.replace(episode, verdict=task.begin(episode), aims={}) for task, episode in begun
+        )
 
     def plan(self, episode: Episode, action: ArrayLike) -> Plan:
         """The path of an action. Raises InputError."""
@@ -108,7 +125,8 @@ class Simulator:
         self, worlds: Worlds, tasks: Sequence[Task], episodes: Sequence[Episode], plans: Sequence[Plan]
     ) -> tuple[Any, tuple[Episode, ...]]:
         """The worlds one step later, in one call of the engine."""
-        worlds, chunk = self.engine.advance(worlds, np.stack([plan.path for plan in plans]), self.pixels)
+        ahead, chunk = self.engine.advance(worlds, np.stack([plan.path for plan in plans]), self.pixels)
+        told, lost = self._trust(worlds, episodes, chunk)
         after = []
         for i, (task, episode, plan) in enumerate(zip(tasks, episodes, plans, strict=True)):
             path = chunk.poses[i]
@@ -117,15 +135,27 @@ class Simulator:
                 episode,
                 latent=None if chunk.latents is None else chunk.latents[i].copy(),
                 frames=None if chunk.frames is None else chunk.frames[i].copy(),
-                signals=chunk.signals[i],
+                signals=told[i],
                 pose=path[-1].copy(),
                 velocity=twist_between(before, path[-1], 1 / self.engine.config.fps),
                 frame=episode.frame + len(path),
                 steps=episode.steps + 1,
                 held=plan.held,
             )
-            after.append(dataclasses.replace(moved, verdict=task.judge(episode, moved)))
-        return worlds, tuple(after)
+            verdict = task.judge(episode, moved)
+            verdict = dataclasses.replace(verdict, truncated=True) if lost[i] else verdict
+            after.append(dataclasses.replace(moved, verdict=verdict))
+        return ahead, tuple(after)
+
+    def _trust(
+        self, worlds: Worlds, episodes: Sequence[Episode], chunk: Chunk
+    ) -> tuple[list[Mapping[str, np.ndarray]], np.ndarray]:
+        """What each world tells after the step that made `chunk`, and which are no longer to be trusted (N,)."""
+        if self.reliability is None:
+            return list(chunk.signals), np.zeros(len(episodes), np.bool_)
+        trust = self.reliability.after(self.engine, worlds, episodes, chunk.poses, chunk.latents)
+        told = [{**signals, SIGNAL: np.array(value)} for signals, value in zip(chunk.signals, trust, strict=True)]
+        return told, trust < self.reliability.least
 
     def check(self, worlds: Worlds, episodes: Sequence[Episode], tasks: Sequence[Task]) -> None:
         """Raises StateError or InputError for a snapshot that cannot go on here."""
@@ -138,8 +168,8 @@ class Simulator:
             count = 1 if episode.steps == 0 else engine.config.frames_per_step
             if self.pixels == "all" and (episode.frames is None or len(episode.frames) != count):
                 raise StateError("expected a snapshot with all frames of its step, got one with its last frame only")
-            if not set(engine.signals) <= set(episode.signals):
-                want, got = sorted(engine.signals), sorted(episode.signals)
+            if not set(self.signals) <= set(episode.signals):
+                want, got = sorted(self.signals), sorted(episode.signals)
                 raise StateError(f"expected a snapshot that tells {want} beside pixels, got one that tells {got}")
             if task.needs_goal and episode.goal is None:
                 raise InputError(f"goal: expected a snapshot with a goal for task {task}, got one without")
@@ -152,9 +182,9 @@ class Simulator:
             "velocity": episode.velocity.copy(),
             "intrinsics": episode.intrinsics.copy(),
             "time": episode.frame / config.fps,
-            "is_success": episode.verdict.is_success,
+            "is_success": bool(episode.verdict.is_success),
         }
-        signals = {name: episode.signals[name] for name in self.engine.signals}
+        signals = {name: episode.signals[name] for name in self.signals}
         info |= {name: value.item() if value.ndim == 0 else value.copy() for name, value in signals.items()}
         if episode.goal is not None:
             info["goal"] = episode.goal.copy()
