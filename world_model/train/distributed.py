@@ -25,20 +25,24 @@ _mesh: DeviceMesh | None = None  # (replicas, context), beside torch's own proce
 def join(environment: Mapping[str, str], device: str, context: int = 1) -> None:
     """Enter the process group that torchrun describes in the environment; on CUDA, take the local rank's device.
 
-    context: workers that hold a clip together. Raises InputError when a variable is missing, or when the workers
-    can't be grouped so.
+    context: as for `arrange`. Raises InputError when a variable is missing, or when the workers can't be grouped so.
     """
-    global _mesh
     missing = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - environment.keys()
     if missing:
         raise InputError(f"expected the variables that torchrun sets, {sorted(missing)} are missing")
-    world = int(environment["WORLD_SIZE"])
-    if world % context:
-        raise InputError(f"context: expected a divisor of the {world} processes, got {context}")
     if device == "cuda":
         torch.cuda.set_device(int(environment["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    _mesh = init_device_mesh(device, (world // context, context), mesh_dim_names=("replicas", "context"))
+    arrange(device, context)
+
+
+def arrange(device: str, context: int) -> None:
+    """Let every `context` neighbouring workers hold clips together. Raises InputError if they don't divide evenly."""
+    global _mesh
+    replicas, rest = divmod(dist.get_world_size(), context)
+    if rest:
+        raise InputError(f"context: expected a divisor of the {dist.get_world_size()} processes, got {context}")
+    _mesh = init_device_mesh(device, (replicas, context), mesh_dim_names=("replicas", "context"))
 
 
 def leave() -> None:
@@ -58,6 +62,11 @@ def rank() -> int:
 def replica() -> int:
     """The number of this worker's replica: whoever draws at random draws by it."""
     return _mesh.get_local_rank("replicas") if _mesh is not None else 0
+
+
+def replicas() -> int:
+    """How many replicas there are."""
+    return _mesh["replicas"].size() if _mesh is not None else 1
 
 
 def held(frames: int) -> AllFrames:
@@ -100,6 +109,16 @@ def average_gradients(module: nn.Module) -> None:
     flat /= dist.get_world_size()
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def average(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The means over the workers of scalars, which all must have under the same names."""
+    if not dist.is_initialized():
+        return values
+    device = next(iter(values.values())).device
+    means = torch.stack([value.detach().float().to(device) for value in values.values()]) / dist.get_world_size()
+    dist.all_reduce(means)
+    return dict(zip(values, means.unbind(), strict=True))
 
 
 def clip_gradients(module: nn.Module, limit: float) -> Tensor:

@@ -194,7 +194,7 @@ def _one_step(
         each.zero_grad(set_to_none=True)
     update_average(state, min(run.ema, (1 + state.step) / (10 + state.step)))  # forget the start of training quickly
     state.step += 1
-    values = {"loss": value.detach(), "gradient_norm": norm, **logs}
+    values = distributed.average({"loss": value.detach(), "gradient_norm": norm, **logs})
     return {name: float(scalar) for name, scalar in values.items()} | {"lr": rate}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from world_model.errors import CheckpointError
 from world_model.train import shards
@@ -24,15 +25,16 @@ def build(
     every group keeps its own as "scale".
     """
     muon = {id(weight) for weight in takes(module)} if kind == "muon" else set()
-    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, float, bool], list[nn.Parameter]] = {}  # the last: fused kernels mix no kinds
     for name, weight in module.named_parameters():
         if weight.requires_grad:
             scale = next((s for start, s in (scales or {}).items() if name.startswith(start)), 1.0)
-            groups.setdefault((id(weight) in muon, weight.ndim >= 2, scale), []).append(weight)
+            key = (id(weight) in muon, weight.ndim >= 2, scale, isinstance(weight, DTensor))
+            groups.setdefault(key, []).append(weight)
     adamw, orthogonal = (
         [
             {"params": weights, "weight_decay": weight_decay * decays, "scale": scale, "lr": lr * scale}
-            for (is_muon, decays, scale), weights in groups.items()
+            for (is_muon, decays, scale, _), weights in groups.items()
             if is_muon == wanted
         ]
         for wanted in (False, True)

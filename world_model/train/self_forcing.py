@@ -19,6 +19,7 @@ from world_model.checkpoint import load_folder
 from world_model.clips import Clips, noised
 from world_model.dynamics import advance, new_worlds
 from world_model.errors import InputError
+from world_model.train import distributed
 from world_model.train.data.latents import open_latents
 from world_model.train.flow_model import FlowModel, batch_of
 from world_model.train.loop import Batch, RunConfig, fit, generator
@@ -106,11 +107,12 @@ def self_forcing_loss(
 def exit_rollout(student: FlowModel, tensors: Mapping[str, Tensor], draw: torch.Generator) -> Tensor:
     """Clips (B, C, T, Y, X) as the student plays them from their start latents, each chunk left at one random step.
 
-    All chunks leave at the same step, and only that forward has gradients: what the student remembers has none.
-    Between steps the predicted data is noised afresh (training, 5.2).
+    All chunks of all workers leave at the same step, and only that forward has gradients: what the student remembers
+    has none. Between steps the predicted data is noised afresh (training, 5.2).
     """
     clips, config = student.clips(tensors), student.config
-    exit_step = int(torch.randint(len(config.steps) - 1, (), generator=draw))
+    drawn = int(torch.randint(len(config.steps) - 1, (), generator=draw))
+    exit_step = distributed.of_first(lambda: drawn)  # so that no worker waits for another, nor gathers weights alone
 
     def sample(
         transformer: SanaWM,

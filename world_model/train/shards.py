@@ -5,6 +5,7 @@ call (camera and prompt) are gathered by themselves, since they run before the b
 transformer stays whole on every worker (training specification, 7.1).
 """
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -26,6 +27,8 @@ def shard(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """
     if not dist.is_initialized():
         raise InputError("shard: expected several processes, started by torchrun, got one")
+    # no caller changes what a block returns in place, which is what the warning is about
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     transformers = [part for part in module.modules() if isinstance(part, SanaWM)]
     if not transformers:
         raise InputError("shard: expected a module with a transformer, found none")
