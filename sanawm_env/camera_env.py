@@ -185,9 +185,8 @@ class CameraEnv(gym.Env[Any, Any]):
 
     def observe(self, episode: Episode) -> Any:
         """What an agent sees of an episode: an element of the observation space."""
-        return show_task(
-            self._view.observe(episode, self.observation_space), self.observation_space, self.task, episode
-        )
+        seen = self._view.observe(episode, self.observation_space)
+        return show_task(seen, self.observation_space, self.task, episode)
 
     def _running(self, name: str) -> tuple[Worlds, Episode]:
         if self.world is None or self.episode is None:

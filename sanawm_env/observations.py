@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from sanawm_env.episode import Episode
+from sanawm_env.tasks import Shown, Task
 from world_model.config import WorldConfig
 from world_model.errors import InputError, StateError
 
@@ -102,11 +103,25 @@ class Latent:
         return episode.latent.copy()
 
 
-VIEWS: dict[str, type[Rgb] | type[Float] | type[Flat] | type[Latent]] = {
+@dataclass(frozen=True)
+class Pictures:
+    """Dict of pictures: the last frame, `pixels` (H, W, 3) uint8, and those that the task shows. Nothing privileged."""
+
+    decodes = True
+
+    def space(self, config: WorldConfig, with_goal: bool) -> gym.Space:
+        return gym.spaces.Dict({"pixels": Rgb().space(config, with_goal)})
+
+    def observe(self, episode: Episode, space: gym.Space) -> dict[str, np.ndarray]:
+        return {"pixels": last_frame(episode)}
+
+
+VIEWS: dict[str, type[Rgb] | type[Float] | type[Flat] | type[Latent] | type[Pictures]] = {
     "rgb": Rgb,
     "float": Float,
     "dict": Flat,
     "latent": Latent,
+    "pictures": Pictures,
 }
 
 
@@ -115,6 +130,35 @@ def make_view(obs: str) -> View:
     if obs not in VIEWS:
         raise InputError(f"obs: expected one of {sorted(VIEWS)}, got {obs!r}")
     return VIEWS[obs]()
+
+
+def with_task(space: gym.Space, task: Task, config: WorldConfig) -> gym.Space:
+    """An observation space with what the task adds: to a Dict its pictures, and all if it tells `agent_pos` already.
+
+    Raises InputError for a name that is taken.
+    """
+    if not isinstance(space, gym.spaces.Dict) or not isinstance(task, Shown):
+        return space
+    added = task.spaces(config)
+    taken = sorted(set(added) & set(space.spaces))
+    if taken:
+        raise InputError(f"task {task}: expected names that the observation does not have, got {taken}")
+    if "agent_pos" not in space.spaces:
+        added = {name: one for name, one in added.items() if one.dtype == np.uint8 and len(one.shape or ()) == 3}
+    return gym.spaces.Dict({**space.spaces, **added})
+
+
+def show_task(seen: Any, space: gym.Space, task: Task, episode: Episode) -> Any:
+    """An observation with what the task adds. Raises StateError for another task than the space was made for."""
+    if not isinstance(space, gym.spaces.Dict):
+        return seen
+    missing = set(space.spaces) - set(seen)
+    shown = task.show(episode) if missing and isinstance(task, Shown) else {}
+    if not missing <= set(shown):
+        raise StateError(
+            f"expected a task that shows {sorted(missing)}, got {task}; make the environment with that task"
+        )
+    return {**seen, **{name: shown[name] for name in space.spaces if name in missing}}
 
 
 def last_frame(episode: Episode) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Start scenes: where an episode begins. A bank of them on disk, and the user's own by `reset(options=...)`.
 
-A bank is a folder of two files, format version 1:
+A bank is a folder of two or three files, format version 1:
 
     starts.json          format, version, and of each scene: name, prompt, intrinsics, goal, meta
     starts.safetensors   images (N, H, W, 3) uint8
+    goals.safetensors    may be absent: views of the scenes from elsewhere, see `sanawm_env.goal_views`
 
 intrinsics: fx, fy, cx, cy in pixels of the image; goal: (3,) metres in the start camera's axes (x right, y down,
 z forward), or null; meta: JSON values about the origin, those of a rendered room lead back to it (`places.py`). Every
@@ -24,6 +25,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sanawm_env.goal_views import GoalView, read_goal_views
 from world_model.checkpoint import ASSETS
 from world_model.errors import InputError
 from world_model.images import DEFAULT_FIELD_OF_VIEW
@@ -44,6 +46,7 @@ class Start:
     intrinsics: np.ndarray | None = None
     goal: np.ndarray | None = None
     meta: dict = field(default_factory=dict)
+    goal_views: tuple[GoalView, ...] = ()
 
     def __post_init__(self) -> None:
         image, lens, goal = self.image, self.intrinsics, self.goal
@@ -118,8 +121,9 @@ def read_starts(folder: Path) -> tuple[Start, ...]:
             intrinsics=_numbers("intrinsics", scene["intrinsics"], np.float32),
             goal=_numbers("goal", scene["goal"], np.float64),
             meta=scene["meta"],
+            goal_views=views,
         )
-        for scene, picture in zip(scenes, pictures, strict=True)
+        for scene, picture, views in zip(scenes, pictures, read_goal_views(folder, len(scenes)), strict=True)
     )
 
 
@@ -171,6 +175,7 @@ def choose_start(options: Mapping[str, Any] | None, bank: Sequence[Start], rng: 
         intrinsics=_numbers("intrinsics", options.get("intrinsics", start.intrinsics), np.float32),
         goal=_numbers("goal", options.get("goal", start.goal), np.float64),
         meta=start.meta,
+        goal_views=start.goal_views,
     )
 
 

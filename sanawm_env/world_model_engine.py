@@ -13,7 +13,7 @@ from sanawm_env.starts import Start, choose_start
 from world_model.config import WorldConfig
 from world_model.errors import InputError
 from world_model.images import default_intrinsics
-from world_model.model import WorldModel
+from world_model.model import WorldModel, to_video
 from world_model.state import WorldState
 
 
@@ -70,6 +70,12 @@ class WorldModelEngine:
             frames = decoded.numpy()
         latents = to_array(chunk.values[:, :, -1])
         return worlds, Chunk(poses=paths, frames=frames, latents=latents, signals=({},) * len(paths))
+
+    @torch.no_grad()
+    def encode(self, picture: np.ndarray) -> np.ndarray:
+        """The latents (C, Y, X) float32 of a picture (H, W, 3) uint8 of the frames' size, as of a start picture."""
+        frames = torch.tensor(picture)[None, None].to(self.model.device)
+        return to_array(self.model.tokenizer.encode(to_video(frames, self.model.dtype))[0, :, 0])
 
     def close(self) -> None:
         """Nothing: weights are shared by all of the process."""

@@ -2,12 +2,21 @@
 
 from collections.abc import Callable
 
+from sanawm_env.tasks.explore import Explore
 from sanawm_env.tasks.free import NoTask
+from sanawm_env.tasks.image_goal import ImageGoal
 from sanawm_env.tasks.reach import Reach
 from sanawm_env.tasks.task import Task
+from sanawm_env.tasks.track_path import TrackPath
 from world_model.errors import InputError
 
-TASKS: dict[str, Callable[[], Task]] = {"reach": Reach, "none": NoTask}
+TASKS: dict[str, Callable[[], Task]] = {
+    "reach": Reach,
+    "image-goal": ImageGoal,
+    "explore": Explore,
+    "track-path": TrackPath,
+    "none": NoTask,
+}
 
 
 def make_task(task: str | Task) -> Task:

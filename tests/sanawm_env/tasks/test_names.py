@@ -5,12 +5,23 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sanawm_env.tasks import TASKS, NoTask, Reach, Verdict, make_task, notes_of
+from sanawm_env.tasks import (
+    TASKS,
+    Explore,
+    ImageGoal,
+    NoTask,
+    Reach,
+    TrackPath,
+    Verdict,
+    make_task,
+    notes_of,
+)
 from world_model.errors import InputError, StateError
 
 
 def test_tasks_by_name_and_by_object() -> None:
-    assert {name: type(make_task(name)) for name in TASKS} == {"reach": Reach, "none": NoTask}
+    kinds = [Reach, ImageGoal, Explore, TrackPath, NoTask]
+    assert [type(make_task(name)) for name in TASKS] == kinds
     mine = Reach(radius=0.3)
     assert make_task(mine) is mine
     with pytest.raises(InputError, match=r"expected one of .* or an object with needs_goal, begin and judge, got 3"):
