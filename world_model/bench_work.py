@@ -42,18 +42,22 @@ class Samples:
 
 
 def alternating(
-    works: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, label: str
+    works: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: torch.device,
+    label: str,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Samples]:
-    """Every work once as a warm-up, then `repeats` rounds of all of them in turn: A B A B."""
+    """Every work once as a warm-up, then `repeats` rounds of all of them in turn: A B A B. clock: in seconds."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for turn in tqdm(range(-1, repeats), desc=label, leave=False):
         for name, work in works.items():
             synchronise(device)
-            began = time.perf_counter()
+            began = clock()
             work()
             synchronise(device)
             if turn >= 0:
-                taken[name].append(1000 * (time.perf_counter() - began))
+                taken[name].append(1000 * (clock() - began))
     return {name: Samples(tuple(values)) for name, values in taken.items()}
 
 

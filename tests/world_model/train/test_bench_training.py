@@ -58,7 +58,7 @@ def test_made_up_clips_have_the_layout_of_encoded_ones() -> None:
 
 
 def test_it_prints_and_writes_a_row_an_objective(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    train(BenchRun(world=str(folder / "model"), batch=2, latents=4, rounds=1, out=str(tmp_path)))
+    train(BenchRun(world=str(folder / "model"), batch=2, latents=4, rounds=1, clock="processor", out=str(tmp_path)))
     text = (tmp_path / "bench.md").read_text()
     assert text in capsys.readouterr().out
     found = json.loads((tmp_path / "bench.json").read_text())
@@ -78,5 +78,9 @@ def test_it_prints_and_writes_a_row_an_objective(folder: Path, tmp_path: Path, c
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(InputError, match="latents >= 3"):
         BenchRun(latents=2)
+    with pytest.raises(InputError, match="clock: expected one of"):
+        BenchRun(clock="sundial")
+    with pytest.raises(InputError, match="expected 'wall' on 'cuda'"):
+        BenchRun(clock="processor", device="cuda")
     with pytest.raises(InputError, match="dtype: expected float32 or bfloat16"):
         BenchRun(dtype="float16")
