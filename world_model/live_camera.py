@@ -22,7 +22,8 @@ def start_camera(
     """
     pose = torch.eye(4, device=intrinsics.device).expand(len(intrinsics), 1, 4, 4)
     seen = pose.expand(-1, stride, -1, -1) if seen is None else seen
-    rays = plucker_rays(seen, intrinsics[:, None].expand(-1, stride, -1), grid)
+    with exactly(intrinsics.device):
+        rays = plucker_rays(seen, intrinsics[:, None].expand(-1, stride, -1), grid)
     return camera_rows(pose, intrinsics[:, None]), chunk_plucker(rays, stride)
 
 
@@ -36,8 +37,14 @@ def chunk_camera(
     """
     ends = poses[:, stride - 1 :: stride]  # (B, T, 4, 4)
     seen = poses
-    if reference == "previous":
-        origin = torch.cat([before[:, None], ends[:, :-1]], 1)
-        seen = invert_rigid(origin).repeat_interleave(stride, 1) @ poses
-    rays = plucker_rays(seen, intrinsics[:, None].expand(-1, poses.shape[1], -1), grid)
+    with exactly(intrinsics.device):
+        if reference == "previous":
+            origin = torch.cat([before[:, None], ends[:, :-1]], 1)
+            seen = invert_rigid(origin).repeat_interleave(stride, 1) @ poses
+        rays = plucker_rays(seen, intrinsics[:, None].expand(-1, poses.shape[1], -1), grid)
     return camera_rows(ends, intrinsics[:, None]), chunk_plucker(rays, stride)
+
+
+def exactly(device: torch.device) -> torch.autocast:
+    """Without autocast: training in bfloat16 would round poses, and see other cameras than play does."""
+    return torch.autocast(device.type, enabled=False)

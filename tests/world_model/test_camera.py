@@ -180,3 +180,20 @@ def test_rigid_transforms_are_taken() -> None:
 def test_a_lens_without_focal_length_is_refused(lens: list[float]) -> None:
     with pytest.raises(InputError, match="expected finite fx, fy, cx, cy with positive focal lengths, got"):
         check_intrinsics(torch.tensor(lens))
+
+
+def test_autocast_does_not_round_cameras() -> None:
+    torch.manual_seed(0)
+    poses = torch.eye(4).repeat(1, 9, 1, 1)
+    poses[..., :3, 3] = torch.randn(9, 3)
+    lens = torch.tensor([[40.0, 42.0, 3.0, 2.0]])
+
+    def cameras() -> tuple[torch.Tensor, ...]:
+        later = chunk_camera(poses[:, 0], poses[:, 1:], lens, (4, 6), 4, "previous")
+        return (*start_camera(lens, (4, 6), 4, poses[:, :4]), *later)
+
+    expected = cameras()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = cameras()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)

@@ -48,8 +48,7 @@ def train(config: FlowRun) -> None:
         return flow_loss(module, tensors, noise, config)
 
     validate, export = measure_and_export(config, tokenizer, model, mode=config.mode)
-    splits = config.mode != "streaming"
-    fit(config.run, model, loss, sample_batch, validate=validate, export=export, splits_clips=splits)
+    fit(config.run, model, loss, sample_batch, validate=validate, export=export, whole_clips=config.mode != "streaming")
 
 
 def weights_to_continue(path: Path) -> dict[str, Tensor]:

@@ -121,20 +121,22 @@ def fit(
     validate: Validate,
     export: Callable[[nn.Module, Path], None],
     lr_scales: Mapping[str, float] | None = None,
-    splits_clips: bool = False,
+    whole_clips: bool = False,
 ) -> nn.Module:
     """Train `module` in place until the run's limit and return its EMA, exported to OUT/export.
 
     `loss(module, tensors, generator)` -> scalar, and scalars to log; `sample_batch(step)` must depend on step alone;
     `validate(ema)` -> numbers to log, and uint8 (H, W, 3) pictures by name; `export(ema, folder)` writes weights.
-    lr_scales: factors of the learning rate by the beginning of weights' names. splits_clips: whether `loss` is of the
-    frames that the worker holds (train/distributed.py); without, `run.context` must be 1, or InputError is raised.
+    lr_scales: factors of the learning rate by the beginning of weights' names. whole_clips: whether `loss` sees clips
+    in one pass, and of them what this worker holds (train/distributed.py); InputError where `run` needs it to.
     On several workers each replica draws its own batches, and rank 0 alone validates and exports.
     Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
     SIGINT end the run after the current step, saved.
     """
-    if run.context > 1 and not splits_clips:
-        raise InputError(f"context: expected 1 where clips are not split over workers, got {run.context}")
+    if run.context > 1 and not whole_clips:
+        raise InputError(f"context: expected 1 where clips are not seen in one pass, got {run.context}")
+    if run.shard and not whole_clips:  # gradients through caches would reach blocks whose weights were let go
+        raise InputError("shard: expected false where clips are not seen in one pass, got true")
     torch.set_num_threads(run.threads)
     out, device = Path(run.out), torch.device(run.device)
     state = begin(module, device, shard=getattr(torch, run.dtype) if run.shard else None)

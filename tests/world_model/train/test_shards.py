@@ -85,7 +85,7 @@ def train(out: Path, steps: int = STEPS, **settings) -> None:
 
     settings = {"lr": 1e-3, "warmup": 0, "ema": 0.5, "log_every": 1, "save_minutes": 0.0, **settings}
     config = RunConfig(out=str(out), steps=steps, **settings)
-    fit(config, model(), loss, batch, validate=validate, export=export, splits_clips=True)
+    fit(config, model(), loss, batch, validate=validate, export=export, whole_clips=True)
 
 
 def work(folder: Path, what: str) -> None:
@@ -205,7 +205,7 @@ def test_a_worker_that_is_killed_costs_no_more_than_a_resumed_run(folder: Path) 
 def test_what_one_process_cannot_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="shard: expected several processes"):
         train(tmp_path, shard=True)
-    with pytest.raises(InputError, match="context: expected 1 where clips are not split over workers, got 2"):
+    with pytest.raises(InputError, match="context: expected 1 where clips are not seen in one pass, got 2"):
         fit(
             RunConfig(out=str(tmp_path), steps=1, context=2),
             model(),
