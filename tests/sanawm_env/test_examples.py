@@ -13,11 +13,15 @@ SHORT = {
     "fly_keys": ["--keys", "w-5,dw-4", "--out", "{out}/keys.mp4"],
     "fork_futures": ["--steps", "2", "--out", "{out}/fork.png"],
     "beside_twin": ["--room", "1", "--out", "{out}/twin.png"],
+    "own_task": ["--steps", "2"],
+    "plan": ["--episodes", "2", "--steps", "3", "--candidates", "3", "--horizon", "2"],
 }
 SAYS = {
     "random_agent": ["scene-", "step 1: frames 5-8, camera at"],
     "fly_keys": ["13 frames of scene-0"],
     "fork_futures": ["0.00 s after the fork: 0.0 of 255 apart", "0.50 s after the fork"],
+    "own_task": ["step 1: 11.25 degrees, success: False"],
+    "plan": ["episode 1: return ", "plan: return ", "of 2 reached"],
     "beside_twin": ["0.25 s: ", "2.00 s: ", "twin above, world model below"],
 }
 
