@@ -1,4 +1,4 @@
-"""Renderers of the scenes that are looked at now. Each is a PyBullet world of some 50 MB that takes a third of a second
+"""Renderers of the scenes that are looked at now. Each is a PyBullet world of some 50 MB that takes a fifth of a second
 to build, so the last ones are kept, and the oldest are freed.
 """
 
