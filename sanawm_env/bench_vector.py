@@ -63,7 +63,7 @@ class Bench:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Frames a second of all worlds together, and of one forward over processes."""
+    """Frames a second of all worlds together, and of the vector environment over processes."""
 
     worlds: int
     vector: float
@@ -128,7 +128,7 @@ def markdown(facts: dict[str, Any]) -> str:
     for title in ("model", "machine"):
         lines += ["", f"* {title}: " + ", ".join(f"{k} {v}" for k, v in facts[title].items() if v is not None)]
     lines += ["", f"Frames a second of all worlds; medians of {facts['rounds']} rounds in turns.", ""]
-    lines += ["| worlds | one forward | processes | ratio |", "|---:|---:|---:|---:|"]
+    lines += ["| worlds | vector | processes | ratio |", "|---:|---:|---:|---:|"]
     for row in facts["rows"]:
         lines.append(
             f"| {row['worlds']} | " + " | ".join(figure(row[n]) for n in ("vector", "processes", "ratio")) + " |"

@@ -1,4 +1,4 @@
-"""SanaWMVectorEnv: many worlds of one world model, one forward for all of them."""
+"""SanaWMVectorEnv: many worlds of one world model in one batch: a forward a CPU core, one on a GPU."""
 
 from collections.abc import Sequence
 from pathlib import Path
