@@ -17,7 +17,7 @@ from sanawm_env.controls import Control, make_control
 from sanawm_env.engine import Engine, Pixels, Worlds
 from sanawm_env.episode import Episode
 from sanawm_env.limits import Limits
-from sanawm_env.observations import View, last_frame, make_view, show_task, with_task
+from sanawm_env.observations import Latent, View, last_frame, make_view, show_task, with_task
 from sanawm_env.reliability import Reliability
 from sanawm_env.simulator import Plan, Simulator
 from sanawm_env.snapshot import EnvState, RandomState
@@ -67,6 +67,8 @@ class CameraEnv(gym.Env[Any, Any]):
         self._task = make_task(settings.task)
         self.info_frames, self.render_mode = settings.info_frames, settings.render_mode
         self._view = make_view(settings.obs) if isinstance(settings.obs, str) else settings.obs
+        if isinstance(self._view, Latent) and not engine.has_latents:
+            raise InputError(f"obs: expected pixels from {engine.fingerprint}, which has no latents, got 'latent'")
         self.simulator = Simulator(
             engine=engine,
             bank=settings.bank,
