@@ -137,6 +137,13 @@ def test_an_outlier_is_found_and_only_that() -> None:
     np.testing.assert_array_equal(np.flatnonzero(~smoothing.steady(np.arange(41), path, 3.0)), [17, 30])
 
 
+def test_abrupt_starts_and_turns_are_no_outliers() -> None:
+    t = np.arange(41)
+    turned = np.where(t > 20, t - 20, 0)[:, None] * [0, 0.12, 0]
+    path = rigid(smoothing.exp(turned), np.abs(t - 12)[:, None] * [0.2, 0, 0])
+    assert smoothing.steady(t, path, 3.0).all()
+
+
 def test_holes_are_filled_and_long_ones_cut() -> None:
     known = np.array([0, 1, 3, 4, 9, 10])
     assert [piece.tolist() for piece in smoothing.pieces(known, 2)] == [[0, 1, 3, 4], [9, 10]]

@@ -88,11 +88,15 @@ def map_chunk(shot: Shot, frames: Sequence[int], focal: float, *, hold: bool) ->
     hold: the focal length (working pixels) is known. Otherwise it is estimated where the camera turns enough, and
     else kept: such a chunk's `focal` is `focal` itself.
     """
-    if not hold:
-        chunk = _map(shot, frames, focal, refine=True)
-        if chunk is not None and chunk.turned >= TURN_SHOWS_FOCAL and len(chunk.frames) >= ENOUGH * len(frames):
-            return chunk
-    return _map(shot, frames, focal, refine=False)
+    held = _map(shot, frames, focal, refine=False)
+    fits = held is not None and len(held.frames) >= ENOUGH * len(frames)
+    # Free to choose, a straight walk bends itself to fit a wrong lens: so turning is judged with the lens held.
+    if hold or (fits and held.turned < TURN_SHOWS_FOCAL):
+        return held
+    free = _map(shot, frames, focal, refine=True)
+    if free is not None and free.turned >= TURN_SHOWS_FOCAL and len(free.frames) >= ENOUGH * len(frames):
+        return free
+    return held
 
 
 def _map(shot: Shot, frames: Sequence[int], focal: float, *, refine: bool) -> Chunk | None:

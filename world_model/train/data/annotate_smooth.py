@@ -40,34 +40,42 @@ def between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndar
 
 
 def steady(frames: np.ndarray, c2w: np.ndarray, depth: float) -> np.ndarray:
-    """Which of K known poses stay: those that their two neighbours foretell about as well as is usual around them.
+    """Which of K known poses stay: those that the poses before, after or on both sides foretell about as well as usual.
 
+    A camera that starts, stops or turns abruptly is foretold from one side at least; a wrong pose from none.
     frames (K,) ascending; c2w (K, 4, 4); depth: the scene's median depth, in the poses' unit.
     """
     keep = np.ones(len(frames), bool)
     for _ in range(ROUNDS):
         known = np.flatnonzero(keep)
-        if len(known) < 5:
+        if len(known) < 2 * AROUND:
             break
-        before, middle, after = c2w[known[:-2]], c2w[known[1:-1]], c2w[known[2:]]
-        share = (frames[known[1:-1]] - frames[known[:-2]]) / (frames[known[2:]] - frames[known[:-2]])
-        guess = between(before, after, share)
-        shift = np.linalg.norm(middle[:, :3, 3] - guess[:, :3, 3], axis=1)
-        turn = np.linalg.norm(log(guess[:, :3, :3].transpose(0, 2, 1) @ middle[:, :3, :3]), axis=1)
+        shift, turn = _unforeseen(frames[known], c2w[known])
         bad = _sticks_out(shift, LEAST_SHIFT * depth) | _sticks_out(turn, LEAST_TURN)
         if not bad.any():
             break
-        keep[known[1:-1][bad]] = False
+        keep[known[bad]] = False
     return keep
 
 
+def _unforeseen(frames: np.ndarray, c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each pose (K,) lies from the nearest of three linear guesses, in position and in radians; ends 0."""
+    shift, turn = np.full(len(frames), np.inf), np.full(len(frames), np.inf)
+    at = np.arange(2, len(frames) - 2)
+    for a, b in ((-2, -1), (-1, 1), (1, 2)):
+        share = (frames[at] - frames[at + a]) / (frames[at + b] - frames[at + a])
+        guess = between(c2w[at + a], c2w[at + b], share)
+        off = np.linalg.norm(c2w[at, :3, 3] - guess[:, :3, 3], axis=1)
+        angle = np.linalg.norm(log(guess[:, :3, :3].transpose(0, 2, 1) @ c2w[at, :3, :3]), axis=1)
+        shift[at], turn[at] = np.minimum(shift[at], off), np.minimum(turn[at], angle)
+    return np.where(np.isinf(shift), 0, shift), np.where(np.isinf(turn), 0, turn)
+
+
 def _sticks_out(off: np.ndarray, least: float) -> np.ndarray:
-    """Where `off` (K,) is a peak far above what is usual around it: a bad pose spoils its neighbours' guesses too."""
+    """Where `off` (K,) is far above what is usual around it."""
     padded = np.pad(off, AROUND, constant_values=np.nan)
     usual = np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, 2 * AROUND + 1), axis=1)
-    edged = np.pad(off, 1)
-    peak = (off >= edged[:-2]) & (off >= edged[2:])
-    return peak & (off > least) & (off > OUTLIER * usual)
+    return (off > least) & (off > OUTLIER * usual)
 
 
 def pieces(frames: np.ndarray, max_gap: int) -> list[np.ndarray]:
