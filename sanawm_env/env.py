@@ -54,7 +54,8 @@ class SanaWMEnv(CameraEnv):
     | "rgb" | `Box(0, 255, (H, W, 3), uint8)` | the last frame of the step (nano: 128x128); the default |
     | "float" | `Box(0, 1, (H, W, 3), float32)` | the same in [0, 1] |
     | "dict" | `Dict` | `pixels` as "rgb"; `agent_pos` (9,): position, first two columns of the rotation; `intrinsics` |
-    | | | (4,); `goal` (3,) if the task has one; metres, start camera's axes |
+    | | | (4,); `goal` (3,) if the task has one; what the task adds; metres, start camera's axes |
+    | "pictures" | `Dict` | `pixels` as "rgb"; the task's pictures, such as `goal_image`; nothing privileged |
     | "latent" | `Box((C, Y, X), float32)` | the world model's own last latent (nano: 48x8x8); nothing is decoded |
 
     Only "dict" tells where the camera and the goal are; the others leave that to `info`.
@@ -80,7 +81,8 @@ class SanaWMEnv(CameraEnv):
 
     `task="reach"` (default): by how many metres the step brought the camera nearer to the goal, plus 1.0 when it
     comes within 0.8 m of the goal's centre. The start frame shows the goal, a ball, cube, cone or barrel of strong
-    colour. `task="none"`: 0. A task of your own: `sanawm_env.tasks.Task`.
+    colour. `task="none"`: 0, or `reward_fn`. Other tasks have ids and pages of their own (docs/envs): "image-goal",
+    "explore", "track-path"; they may read further options. A task of your own: `sanawm_env.tasks.Task`.
 
     ## Start
 
@@ -113,7 +115,7 @@ class SanaWMEnv(CameraEnv):
     | argument | default | meaning |
     | --- | --- | --- |
     | `model` | "nano" | a shipped name, a folder, or a WorldModel; by name or folder, weights are read once a process |
-    | `task` | "reach" | "reach", "none", or a Task |
+    | `task` | "reach" | "reach", "image-goal", "explore", "track-path", "none", or a Task |
     | `device` | "cpu" | torch device; leave out with a WorldModel, which has one |
     | `control` | "twist" | see action space; or a Control of your own |
     | `obs` | "rgb" | see observation space |

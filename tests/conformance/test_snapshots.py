@@ -68,13 +68,13 @@ def test_it_goes_on_in_another_environment_and_from_disk(make: Make, flown: Any,
         assert_equal(fly(other, actions), expected)
 
 
-def test_it_goes_on_in_another_process(flown: Any, env_id: str, pytestconfig: pytest.Config, tmp_path: Path) -> None:
+def test_it_goes_on_in_another_process(flown: Any, slow_id: str, pytestconfig: pytest.Config, tmp_path: Path) -> None:
     _, state, _, actions, expected = flown
     state.save(tmp_path / "state")
     (tmp_path / "actions").write_bytes(pickle.dumps(actions))
     program = CONTINUE.format(
         threads=torch.get_num_threads(),
-        env_id=env_id,
+        env_id=slow_id,
         arguments=json.dumps(json.loads(pytestconfig.getoption("env_kwargs"))),
         folder=str(tmp_path / "state"),
         actions=str(tmp_path / "actions"),
