@@ -90,7 +90,12 @@ from . import sibling
     assert imported_roots(ast.parse(source), "world_model") == {"bridges", "examples", "sanawm_env", "world_model"}
 
 
-IMPORT_NAMES = {"opencv-python-headless": "cv2", "pyzmq": "zmq", "flash-linear-attention": "fla"}
+IMPORT_NAMES = {
+    "opencv-python-headless": "cv2",
+    "pyzmq": "zmq",
+    "flash-linear-attention": "fla",
+    "stable-baselines3": "stable_baselines3",
+}
 
 
 def test_every_import_is_a_declared_dependency() -> None:

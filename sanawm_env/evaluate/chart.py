@@ -1,0 +1,92 @@
+"""The plot of an evaluation as SVG: text that needs no library to write, and shows in every browser.
+
+One panel a substitute: across, each policy's success rate in truth; up, its rate in the substitute; the whiskers are
+95% intervals, the diagonal is agreement.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from sanawm_env.evaluate.statistics import Estimate
+
+SIDE, LEFT, TOP, GAP = 260, 52, 34, 44  # pixels: a panel's side, margins, between panels
+ROW = 16  # height of a line of the legend
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
+Rates = Mapping[str, Estimate]  # of each policy
+
+
+def chart(truth: Rates, substitutes: Mapping[str, Rates], titles: Mapping[str, str], truth_name: str) -> str:
+    """SVG of success rates. titles: of each substitute, what stands above its panel. The policies are truth's keys."""
+    policies = list(truth)
+    columns = 2 if len(policies) > 6 else 1
+    lines = -(-len(policies) // columns)
+    width = LEFT + len(substitutes) * (SIDE + GAP)
+    height = TOP + SIDE + 52 + lines * ROW + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for i, (name, rates) in enumerate(substitutes.items()):
+        left = LEFT + i * (SIDE + GAP)
+        parts += axes(left, titles[name], truth_name, name)
+        for number, policy in enumerate(policies, 1):
+            parts += mark(left, truth[policy], rates[policy], number)
+    parts += legend(policies, lines, (width - LEFT) // columns)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def axes(left: float, title: str, across: str, up: str) -> list[str]:
+    """A panel's frame, its diagonal, ticks and names."""
+    bottom = TOP + SIDE
+    parts = [
+        f'<rect x="{left}" y="{TOP}" width="{SIDE}" height="{SIDE}" fill="none" stroke="black"/>',
+        f'<line x1="{left}" y1="{bottom}" x2="{left + SIDE}" y2="{TOP}" stroke="#bbb" stroke-dasharray="4 3"/>',
+        text(left + SIDE / 2, TOP - 12, title),
+        text(left + SIDE / 2, bottom + 34, f"success in {across}"),
+        f'<g transform="translate({left - 34} {TOP + SIDE / 2}) rotate(-90)">{text(0, 0, f"success in {up}")}</g>',
+    ]
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x, y = point(left, share, share)
+        parts += [
+            f'<line x1="{x:.1f}" y1="{bottom}" x2="{x:.1f}" y2="{bottom + 4}" stroke="black"/>',
+            f'<line x1="{left - 4}" y1="{y:.1f}" x2="{left}" y2="{y:.1f}" stroke="black"/>',
+            text(x, bottom + 17, f"{share:g}"),
+            text(left - 7, y + 4, f"{share:g}", "end"),
+        ]
+    return parts
+
+
+def mark(left: float, truth: Estimate, other: Estimate, number: int) -> list[str]:
+    """A policy: its whiskers and its number."""
+    colour = COLOURS[(number - 1) % len(COLOURS)]
+    x, y = point(left, truth.value, other.value)
+    (west, north), (east, south) = point(left, truth.low, other.high), point(left, truth.high, other.low)
+    faint = f'stroke="{colour}" stroke-opacity="0.45"'
+    return [
+        f'<line x1="{west:.1f}" y1="{y:.1f}" x2="{east:.1f}" y2="{y:.1f}" {faint}/>',
+        f'<line x1="{x:.1f}" y1="{north:.1f}" x2="{x:.1f}" y2="{south:.1f}" {faint}/>',
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="{colour}" fill-opacity="0.85"/>',
+        f'<text x="{x:.1f}" y="{y + 3.5:.1f}" text-anchor="middle" font-size="10" fill="white">{number}</text>',
+    ]
+
+
+def legend(policies: Sequence[str], lines: int, column: float) -> list[str]:
+    """Numbers and names of the policies, in columns of so many lines."""
+    top = TOP + SIDE + 62
+    parts = []
+    for i, policy in enumerate(policies):
+        x, y = LEFT + (i // lines) * column, top + (i % lines) * ROW
+        parts.append(f'<circle cx="{x}" cy="{y}" r="7" fill="{COLOURS[i % len(COLOURS)]}"/>')
+        parts.append(f'<text x="{x}" y="{y + 3.5}" text-anchor="middle" font-size="10" fill="white">{i + 1}</text>')
+        parts.append(text(x + 13, y + 4, policy, "start"))
+    return parts
+
+
+def point(left: float, across: float, up: float) -> tuple[float, float]:
+    """Pixels of a pair of rates in a panel."""
+    return left + across * SIDE, TOP + (1 - up) * SIDE
+
+
+def text(x: float, y: float, words: str, anchor: str = "middle") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
