@@ -51,7 +51,8 @@ def test_an_example_runs(
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_a_short_script_of_public_parts(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    classes = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    assert classes == (["TurnAround"] if path.stem == "own_task" else [])  # a task is a class: that one is its subject
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     allowed = {"sanawm_env", "world_model", "gymnasium", "numpy", "tyro", "pathlib"}
