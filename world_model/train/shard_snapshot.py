@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from world_model.errors import CheckpointError
 from world_model.train import distributed, snapshot
@@ -20,6 +18,8 @@ from world_model.train import distributed, snapshot
 
 def write(root: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
     """Save ROOT/step_N; every worker must call it, and has to see the same ROOT."""
+    import torch.distributed.checkpoint as dcp  # slow to import, and few runs need it
+
     temporary = distributed.of_first(lambda: snapshot.begin(root, step, "shared"))
     dcp.save(dict(tensors), checkpoint_id=temporary, no_dist=not dist.is_initialized())  # ends when all have written
     return distributed.of_first(lambda: snapshot.seal(temporary, root, step, sorted(temporary.iterdir()), state))
@@ -35,6 +35,9 @@ def read(folder: Path, make: Callable[[str, torch.Size], Tensor]) -> dict[str, T
 
     Raises CheckpointError when the snapshot can't be read, or holds what doesn't fit.
     """
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     try:
         stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
         tensors = {
