@@ -23,12 +23,8 @@ def play(env: gym.vector.VectorEnv, scenes: list[int], choose, seed: int) -> lis
     for first in range(0, len(scenes), worlds):
         chosen = [{"scene": scenes[min(first + i, len(scenes) - 1)]} for i in range(worlds)]
         obs, _ = env.reset(seed=seed + first, options={"per_world": chosen})
-        returns, lengths, success, going = (
-            np.zeros(worlds),
-            np.zeros(worlds),
-            np.zeros(worlds, bool),
-            np.ones(worlds, bool),
-        )
+        returns, lengths = np.zeros((2, worlds))
+        success, going = np.zeros(worlds, bool), np.ones(worlds, bool)
         while going.any():
             obs, reward, terminated, truncated, info = env.step(choose(obs))
             returns, lengths = returns + reward * going, lengths + going
@@ -51,8 +47,8 @@ def main(
     """Print a table and write every episode.
 
     Args:
-        policy: a TorchScript file as `actor_critic.py` writes it; none: the two others alone.
-        model: a shipped model by name, or a folder; for SanaWM-v0.
+        policy: a TorchScript file as `actor_critic.py` writes it.
+        model: a shipped model by name, or a folder.
         ids: of the environments.
         worlds: that step together.
         scenes: how many of the bank.
@@ -69,14 +65,11 @@ def main(
         learned = load_policy(policy)
         agents["policy"] = lambda obs: act(learned, obs)
     for name in ids:
-        given = {"num_envs": worlds, "max_episode_steps": steps} | ({} if "Twin" in name else {"model": model})
-        env = gym.make_vec(name, **given)
+        env = gym.make_vec(name, num_envs=worlds, model=model, max_episode_steps=steps)
         for agent, choose in agents.items():
             table[f"{name} {agent}"] = found = play(env, list(range(scenes)), choose, seed)
             score, rate, length = np.mean(found, axis=0)
-            print(
-                f"{name}, {agent}: return {score:+.2f}, success {rate:.0%} of {scenes}, {length:.1f} steps", flush=True
-            )
+            print(f"{name}, {agent}: return {score:+.2f}, success {rate:.0%}, {length:.1f} steps", flush=True)
         env.close()
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(table))
