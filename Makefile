@@ -40,7 +40,7 @@ endef
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format typecheck bench train train-tiny gpu-check gpu-train clean
+.PHONY: help demo test test-matrix lint format typecheck bench train train-tiny gpu-check gpu-train clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -67,6 +67,9 @@ demo: $(VENV)/.core  ## fly through two generated rooms; writes demo.mp4 and dem
 
 test: $(VENV)/.test  ## run every test
 	$(BIN)/python -m pytest $(ARGS)
+
+test-matrix: $(VENV)/.dev  ## each learner with pins of its own, and Gymnasium's oldest and newest; minutes each
+	$(BIN)/nox $(ARGS)
 
 bench: $(VENV)/.test  ## measure speed on this machine
 	$(BIN)/sanawm bench $(ARGS)

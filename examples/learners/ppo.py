@@ -13,7 +13,7 @@ import tyro
 from torch import nn
 from torch.distributions import Normal
 
-from sanawm_env.learners.pixel_policy import PixelPolicy, goal_ahead
+from sanawm_env.learners.pixel_policy import AXES, PixelPolicy, goal_ahead
 
 GAMMA, LAMBDA, CLIP, EPOCHS, MINIBATCHES, RATE = 0.95, 0.95, 0.2, 6, 4, 1e-3
 
@@ -32,8 +32,8 @@ def main(
     given = {"num_envs": worlds, "starts": starts, "obs": "dict", "max_episode_steps": 32}
     env = gym.make_vec("sanawm_env:SanaWM-v0", model=model, **given)
     policy, critic = PixelPolicy(), nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 1))
-    parameters = [*policy.parameters(), *critic.parameters()]
-    optimizer = torch.optim.Adam(parameters, RATE)
+    log_std = nn.Parameter(torch.full((len(AXES),), -0.7))  # of exploration, in units of the action
+    optimizer = torch.optim.Adam(parameters := [*policy.parameters(), *critic.parameters(), log_std], RATE)
     out.mkdir(parents=True, exist_ok=True)
     curve = csv.writer((out / "curve.csv").open("w", buffering=1))
     curve.writerow(["steps", "return", "success", "length"])  # a row an episode
@@ -45,7 +45,7 @@ def main(
             with torch.no_grad():
                 small = policy.shrink(torch.from_numpy(obs["pixels"]))
                 goal = torch.from_numpy(goal_ahead(obs["agent_pos"], obs["goal"]))
-                choice = Normal(policy.decide(small), policy.log_std.exp())
+                choice = Normal(policy.decide(small), log_std.exp())
                 action, value = choice.sample(), critic(goal)[:, 0]
                 obs, reward, terminated, truncated, info = env.step(policy.twist(action).numpy())
                 after = critic(torch.from_numpy(goal_ahead(obs["agent_pos"], obs["goal"])))[:, 0]
@@ -64,7 +64,7 @@ def main(
         small, goal, action, logp, advantage, target = (column[counts] for column in columns)
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         for part in (part for _ in range(EPOCHS) for part in torch.randperm(len(logp)).chunk(MINIBATCHES)):
-            choice = Normal(policy.decide(small[part]), policy.log_std.exp())
+            choice = Normal(policy.decide(small[part]), log_std.exp())
             ratio = (choice.log_prob(action[part]).sum(1) - logp[part]).exp()
             gain = torch.minimum(ratio * advantage[part], ratio.clamp(1 - CLIP, 1 + CLIP) * advantage[part]).mean()
             loss = (critic(goal[part])[:, 0] - target[part]).square().mean() - gain

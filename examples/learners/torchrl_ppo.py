@@ -6,7 +6,7 @@ import tyro
 from tensordict.nn import TensorDictModule
 from tensordict.nn.distributions import NormalParamExtractor
 from torch import nn
-from torchrl.collectors import SyncDataCollector
+from torchrl.collectors import Collector
 from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.libs.gym import GymWrapper
 from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
@@ -28,14 +28,12 @@ def main(model: str = "nano", worlds: int = 4, steps: int = 512, horizon: int = 
     given = {"model": model, "obs": "latent", "max_episode_steps": 32, "autoreset_mode": "SameStep"}
     env = GymWrapper(gym.make_vec("SanaWM-v0", num_envs=worlds, **given))
     env = TransformedEnv(env, RewardSum())
-    space = env.single_action_space if hasattr(env, "single_action_space") else env.action_spec_unbatched
     actor = nn.Sequential(nn.Flatten(-3), nn.LazyLinear(64), nn.Tanh(), nn.LazyLinear(2 * 6), NormalParamExtractor())
     policy = ProbabilisticActor(
         TensorDictModule(actor, in_keys=["observation"], out_keys=["loc", "scale"]),
         in_keys=["loc", "scale"],
         distribution_class=TanhNormal,
         return_log_prob=True,
-        spec=space,
     )
     critic = ValueOperator(nn.Sequential(nn.Flatten(-3), nn.LazyLinear(64), nn.Tanh(), nn.LazyLinear(1)))
     policy(env.reset())
@@ -43,7 +41,7 @@ def main(model: str = "nano", worlds: int = 4, steps: int = 512, horizon: int = 
     advantage = GAE(gamma=0.95, lmbda=0.95, value_network=critic)
     loss = ClipPPOLoss(policy, critic)
     optimizer = torch.optim.Adam(loss.parameters(), 3e-4)
-    for batch in SyncDataCollector(env, policy, frames_per_batch=worlds * horizon, total_frames=steps):
+    for batch in Collector(env, policy, frames_per_batch=worlds * horizon, total_frames=steps):
         for _ in range(4):
             advantage(batch)
             losses = loss(batch.reshape(-1))
