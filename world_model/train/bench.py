@@ -188,9 +188,18 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
+        if func is torch.ops.aten.convolution_backward.default:
+            self.flop += convolution_backward_flop(args[0], args[2], args[-1])
+        elif func._overloadpacket in flop_registry:
             self.flop += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
         return out
+
+
+def convolution_backward_flop(out: torch.Tensor, weight: torch.Tensor, wanted: list[bool]) -> int:
+    """Of the gradients of a convolution's input and weight, each as much as the forward pass: torch's own formula
+    takes a depthwise convolution for a full one. out: the output's gradient; wanted: input, weight, bias.
+    """
+    return 2 * out.numel() * weight[0].numel() * sum(wanted[:2])
 
 
 def saved_bytes(timed: _Timed) -> int:

@@ -49,6 +49,16 @@ def test_flops_are_those_of_the_matrix_products() -> None:
     assert timed.optimizers[0].state
 
 
+def test_depthwise_convolutions_count_for_what_they_are() -> None:
+    module = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False)
+    given = torch.randn(2, 6, 5, 5, requires_grad=True)
+    work = Work("toy", module, lambda draw: {"x": given}, lambda m, t, draw: m(t["x"]).square().sum())
+    timed = _Timed(work, BenchRun(), torch.device("cpu"))
+    timed.data()
+    forward = 2 * (2 * 6 * 5 * 5) * 9 / 1e9
+    assert count_gflop(timed) == pytest.approx(3 * forward)  # forward, the input's gradient and the weight's
+
+
 def test_made_up_clips_have_the_layout_of_encoded_ones() -> None:
     data = made_up_latents(toy(), 6)
     windows = data.sample(3, 6, torch.Generator().manual_seed(0))
