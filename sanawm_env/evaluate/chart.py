@@ -4,13 +4,15 @@ One panel a substitute: across, each policy's success rate in truth; up, its rat
 95% intervals, the diagonal is agreement.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from sanawm_env.evaluate.statistics import Estimate
 
-SIDE, LEFT, TOP, GAP = 260, 52, 34, 44  # pixels: a panel's side, margins, between panels
+SIDE, LEFT, TOP, GAP = 260, 52, 34, 66  # pixels: a panel's side, margins, between panels
 ROW = 16  # height of a line of the legend
+APART = 17  # pixels between the numbers of two policies
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
 Rates = Mapping[str, Estimate]  # of each policy
 
@@ -30,8 +32,9 @@ def chart(truth: Rates, substitutes: Mapping[str, Rates], titles: Mapping[str, s
     for i, (name, rates) in enumerate(substitutes.items()):
         left = LEFT + i * (SIDE + GAP)
         parts += axes(left, titles[name], truth_name, name)
-        for number, policy in enumerate(policies, 1):
-            parts += mark(left, truth[policy], rates[policy], number)
+        spots = [point(left, truth[policy].value, rates[policy].value) for policy in policies]
+        for number, (policy, label) in enumerate(zip(policies, spread(spots, left), strict=True), 1):
+            parts += mark(left, truth[policy], rates[policy], label, number)
     parts += legend(policies, lines, (width - LEFT) // columns)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -57,8 +60,20 @@ def axes(left: float, title: str, across: str, up: str) -> list[str]:
     return parts
 
 
-def mark(left: float, truth: Estimate, other: Estimate, number: int) -> list[str]:
-    """A policy: its whiskers and its number."""
+def spread(spots: Sequence[tuple[float, float]], left: float) -> list[tuple[float, float]]:
+    """Where the number of each spot goes: on it, or beside it towards the panel's middle if another is there."""
+    placed: list[tuple[float, float]] = []
+    for x, y in spots:
+        right, down = (1 if x < left + SIDE / 2 else -1), (1 if y < TOP + SIDE / 2 else -1)
+        steps = sorted(((i, j) for i in range(8) for j in range(8)), key=lambda step: (sum(step), step[1]))
+        tries = [(x + right * APART * i, y + down * APART * j) for i, j in steps]
+        free = [spot for spot in tries if all(math.dist(spot, other) >= APART - 1 for other in placed)]
+        placed.append(free[0] if free else (x, y))
+    return placed
+
+
+def mark(left: float, truth: Estimate, other: Estimate, label: tuple[float, float], number: int) -> list[str]:
+    """A policy: its whiskers, its number, and a line between the two where the number had to give way."""
     colour = COLOURS[(number - 1) % len(COLOURS)]
     x, y = point(left, truth.value, other.value)
     (west, north), (east, south) = point(left, truth.low, other.high), point(left, truth.high, other.low)
@@ -66,8 +81,10 @@ def mark(left: float, truth: Estimate, other: Estimate, number: int) -> list[str
     return [
         f'<line x1="{west:.1f}" y1="{y:.1f}" x2="{east:.1f}" y2="{y:.1f}" {faint}/>',
         f'<line x1="{x:.1f}" y1="{north:.1f}" x2="{x:.1f}" y2="{south:.1f}" {faint}/>',
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="{colour}" fill-opacity="0.85"/>',
-        f'<text x="{x:.1f}" y="{y + 3.5:.1f}" text-anchor="middle" font-size="10" fill="white">{number}</text>',
+        f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{label[0]:.1f}" y2="{label[1]:.1f}" stroke="{colour}" stroke-width="2"/>',
+        f'<circle cx="{label[0]:.1f}" cy="{label[1]:.1f}" r="8" fill="{colour}"/>',
+        f'<text x="{label[0]:.1f}" y="{label[1] + 3.5:.1f}" text-anchor="middle" font-size="10" fill="white">{number}'
+        "</text>",
     ]
 
 

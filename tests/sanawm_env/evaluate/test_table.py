@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sanawm_env.evaluate.camera import CameraError
+from sanawm_env.evaluate.chart import APART, spread
 from sanawm_env.evaluate.record import Record
 from sanawm_env.evaluate.report import to_json, to_markdown, to_svg
 from sanawm_env.evaluate.rollouts import Outcome
@@ -95,3 +96,11 @@ def test_a_record_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     assert again.outcomes("model") == []
     with pytest.raises(InputError, match="choose another folder"):
         Record(path, {"episodes": 5})
+
+
+def test_numbers_in_the_plot_do_not_cover_each_other() -> None:
+    spots = spread([(52, 294), (52, 294), (56, 290), (312, 34), (312, 34)], left=52)
+    assert spots[0] == (52, 294)
+    assert spots[3] == (312, 34)
+    assert min(math.dist(a, b) for i, a in enumerate(spots) for b in spots[:i]) >= APART - 1
+    assert all(52 <= x <= 312 and 34 <= y <= 294 for x, y in spots)
