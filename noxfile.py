@@ -46,7 +46,7 @@ def lerobot(session: nox.Session) -> None:
     session.install("torchvision==0.28.0", "--no-deps")
     session.install("lerobot==0.4.4", "--no-deps")
     needs = ("datasets<5", "huggingface-hub<0.36", "accelerate", "diffusers<0.36", "draccus==0.10.0", "einops")
-    session.install(*needs, "jsonlines", "deepdiff<9", "imageio", "termcolor", TORCH)
+    session.install(*needs, "jsonlines", "deepdiff<9", "imageio", "pyserial", "termcolor", TORCH)
     check(session, ("gymnasium", "lerobot"), f"{TESTS}/test_matrix.py", f"{TESTS}/test_lerobot_env.py")
 
 

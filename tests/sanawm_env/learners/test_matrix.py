@@ -38,12 +38,10 @@ def test_rllib_trains(model_folder: Path) -> None:
 def test_lerobot_reads_the_dataset(
     episodes: tuple[Recorded, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("lerobot", reason="nox -s lerobot")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
+    module = pytest.importorskip("lerobot.datasets.lerobot_dataset", reason="nox -s lerobot")
     export_lerobot(episodes, tmp_path / "reach", fps=4, task="reach")
-    dataset = LeRobotDataset("sanawm/reach", root=tmp_path / "reach")
+    dataset = module.LeRobotDataset("sanawm/reach", root=tmp_path / "reach")
     assert (len(dataset), dataset.meta.total_episodes, dataset.meta.fps) == (6, 2, 4)
     assert dataset.meta.tasks.index.tolist() == ["reach the red ball"]
     assert dataset.meta.video_keys == [IMAGE]
@@ -54,9 +52,8 @@ def test_lerobot_reads_the_dataset(
 
 
 def test_lerobots_evaluation_plays(model_folder: Path) -> None:
-    pytest.importorskip("lerobot", reason="nox -s lerobot")
+    rollout = pytest.importorskip("lerobot.scripts.lerobot_eval", reason="nox -s lerobot").rollout
     import torch
-    from lerobot.scripts.lerobot_eval import rollout
 
     from sanawm_env.learners.lerobot_env import make_env
 
