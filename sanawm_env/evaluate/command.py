@@ -9,7 +9,6 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -125,7 +124,7 @@ def evaluate(config: Evaluate) -> tuple[Table, str]:
     return table, text
 
 
-def play_world(world: str, config: Evaluate, arenas: Any, policies: dict[str, Policy], record: Record) -> None:
+def play_world(world: str, config: Evaluate, arenas: Arenas, policies: dict[str, Policy], record: Record) -> None:
     """Play in one world what the record does not hold yet."""
     starts = draw_starts(arenas.scenes, config.episodes, config.seeds)
     jobs = [Job(policy=policy, start=start) for start in starts for policy in policies]

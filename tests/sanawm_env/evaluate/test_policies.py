@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import stable_baselines3
 import torch
 
 from sanawm_env.evaluate import handicaps
@@ -124,3 +126,17 @@ def test_policies_come_by_name_module_and_file(tmp_path: Path) -> None:
     for wrong in ("nobody", "nowhere:nothing", "missing.zip"):
         with pytest.raises(InputError, match="expected"):
             load_policy(wrong)
+
+
+def test_models_of_stable_baselines_are_loaded(tmp_path: Path) -> None:
+    class Grey(gym.Env):
+        observation_space = gym.spaces.Box(0, 255, (40, 40, 3), np.uint8)
+        action_space = gym.spaces.Box(-1, 1, (6,), np.float32)
+
+    model = stable_baselines3.PPO("MlpPolicy", Grey(), n_steps=8, batch_size=8, device="cpu", seed=0)
+    model.save(tmp_path / "ppo.zip")
+    picture = np.full((40, 40, 3), 51, np.uint8)
+    given = load_policy(str(tmp_path / "ppo.zip")).begin(0)(picture)
+    assert given == pytest.approx(model.predict(picture, deterministic=True)[0])
+    with pytest.raises(InputError, match="an algorithm of Stable-Baselines3"):
+        load_policy(f"Chess:{tmp_path / 'ppo.zip'}")
