@@ -9,7 +9,6 @@ a guess of the scene's depth, and compares poses after a similarity alignment. W
 import argparse
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +62,16 @@ def compare(found: Episode, truth: Episode, start: int) -> tuple[float, float, f
     start: the frame of `truth` at which `found` begins.
     """
     est, true = found.c2w.astype(float), truth.c2w[start : start + len(found.c2w)].astype(float)
-    move = align_positions(est[:, :3, 3], true[:, :3, 3])
-    off = np.linalg.norm(move.points(est[:, :3, 3]) - true[:, :3, 3], axis=1).mean()
+    off = np.nan  # of a camera that does not move there is nothing to align
+    if np.ptp(true[:, :3, 3], axis=0).max() > 1e-6:
+        move = align_positions(est[:, :3, 3], true[:, :3, 3])
+        off = np.linalg.norm(move.points(est[:, :3, 3]) - true[:, :3, 3], axis=1).mean()
     turn = mean_rotation(true[:, :3, :3] @ est[:, :3, :3].transpose(0, 2, 1))
     rotation = np.degrees(angles(turn @ est[:, :3, :3], true[:, :3, :3]).mean())
     extent = np.linalg.norm(np.ptp(true[:, :3, 3], axis=0))
     scale = truth.frames.shape[2] / found.frames.shape[2]
     focal = found.intrinsics[0, 0] * scale / truth.intrinsics[0, 0] - 1
-    return float(rotation), float(off), float(off / extent), float(focal)
+    return float(rotation), float(off), float(off / max(extent, 1e-6)), float(focal)
 
 
 def render(out: Path, index: int, kind: str, size: int, frames: int) -> tuple[Path, Episode]:
@@ -97,7 +98,7 @@ def measure(out: Path, count: int, size: int, frames: int, *, tell_lens: bool, e
         video, truth = render(out, index, kind, size, frames)
         fov = float(np.degrees(2 * np.arctan(size / 2 / truth.intrinsics[0, 0]))) if tell_lens else None
         folder = out / f"found-{'given' if tell_lens else 'unknown'}-{every}"
-        search = Search(every=every, threads=len(os.sched_getaffinity(0)))
+        search = Search(every=every)
         (report,) = annotate(
             AnnotateConfig(videos=(video,), out=folder, scene_depth=3.0, field_of_view=fov, search=search)
         )
@@ -140,7 +141,7 @@ def markdown(rows: Sequence[Row]) -> str:
         f"{row.position:.3f} | {row.position_share:.1%} | {row.focal:+.1%} | {row.lens} | {row.said} |"
         for row in rows
     ]
-    return "\n".join([head, *lines]).replace("nan%", "–").replace("nan", "–")
+    return "\n".join([head, *lines]).replace("+nan%", "–").replace("nan%", "–").replace("nan", "–")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from world_model.errors import InputError
+from world_model.errors import InputError, SanaWMError
 
 # objective -> (module, configuration dataclass); each module has train(configuration)
 OBJECTIVES = {
@@ -95,4 +95,7 @@ def _build(kind: type, values: Any, where: str) -> Any:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except SanaWMError as error:  # what the user can mend: the message says it, a traceback would bury it
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -24,7 +24,7 @@ class Limits:
     blurred: float = 0.25  # largest share of blurred frames
     sharpness: float = 0.2  # below this share of its neighbours' sharpness a frame is blurred
     extent: float = 0.03  # smallest extent of the path, in median depths of the scene
-    parallax: float = 1.5  # smallest displacement that turning alone leaves unexplained, pixels of the working picture
+    parallax: float = 0.8  # smallest displacement that turning alone leaves unexplained, pixels of the working picture
     error: float = 1.5  # largest median reprojection error, pixels of the working picture
     speed: float = 1.0  # largest step between frames, in median depths of the scene
 

@@ -13,13 +13,15 @@ from world_model.train.data.annotate_join import mean_rotation
 GAPS = (8, 16, 32)  # frames between the two that are compared
 STEP = 4  # frames between first frames of pairs
 FEWEST = 12  # points that a pair must share
+PAIRS = 4  # pairs that a gap must have
+QUARTER = 0.25  # of the pairs may show less: a few pairs with wrong matches show parallax where there is none
 LENSES = np.geomspace(0.7, 1.4, 15)  # shares of the focal length that are tried
 
 
 def parallax(frames: np.ndarray, points: np.ndarray, pixels: np.ndarray, focal: float) -> float:
-    """What turning does not explain: the median over pairs of frames, in pixels, of the widest gap that has pairs.
+    """What turning does not explain, in pixels: the lower quartile over pairs of frames, of the gap that shows most.
 
-    frames (M,), points (M,) identities, pixels (M, 2) from the principal point. 0 where no pair shares enough points.
+    frames (M,), points (M,) identities, pixels (M, 2) from the principal point. 0 where too few pairs do.
     """
     order = np.lexsort((points, frames))
     frames, points, pixels = frames[order], points[order], pixels[order]
@@ -31,8 +33,8 @@ def parallax(frames: np.ndarray, points: np.ndarray, pixels: np.ndarray, focal: 
             _, i, j = np.intersect1d(points[a], points[b], return_indices=True)
             if len(i) >= FEWEST:
                 rests.append([turning_rest(pixels[a][i], pixels[b][j], focal * share) for share in LENSES])
-        if rests:
-            largest = max(largest, float(np.median(rests, axis=0).min()))
+        if len(rests) >= PAIRS:
+            largest = max(largest, float(np.quantile(rests, QUARTER, axis=0).min()))
     return largest
 
 
