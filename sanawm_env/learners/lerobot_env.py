@@ -30,7 +30,10 @@ def make_env(
         raise InputError(f"cfg: expected no gym_kwargs, got {cfg.gym_kwargs}; give make_env its own arguments")
     given = {"id": env_id, "model": model, "obs": "dict"}
     if use_async_envs:
-        return gym.vector.AsyncVectorEnv([partial(make_one, given)] * n_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        # A process that is forked after torch has used several threads waits forever for those it did not inherit.
+        return gym.vector.AsyncVectorEnv(
+            [partial(make_one, given)] * n_envs, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP
+        )
     return LeRobotVectorEnv(gym.make_vec(**given, num_envs=n_envs, autoreset_mode="SameStep"))
 
 
