@@ -83,9 +83,11 @@ def measure(bench: Bench, count: int, model: WorldModel) -> Row:
         "vector": SanaWMVectorEnv(count, model=bench.model, device=bench.device, task="none")
     }
     if count <= bench.processes:
-        make = partial(single, bench.model, bench.device, max(1, torch.get_num_threads() // count))
+        threads = torch.get_num_threads()
+        make = partial(single, bench.model, bench.device, max(1, threads // count))
         # a forked process would inherit the locks of torch's threads
         envs["processes"] = gym.vector.AsyncVectorEnv([make] * count, context="spawn")
+        torch.set_num_threads(threads)  # it also makes one environment here, which has just set its own number
     config = model.config
     actions = np.random.default_rng(0).uniform(-0.5, 0.5, (count, 6)).astype(np.float32)
     for env in envs.values():
