@@ -145,8 +145,12 @@ class CameraVectorEnv(gym.vector.VectorEnv[Any, Any, np.ndarray]):
         return tuple(env.render() for env in self.envs)
 
     def close_extras(self, **_: Any) -> None:
-        """Let go of what the engine holds; `close` calls it, with arguments of Gymnasium's that do not matter here."""
-        self.simulator.engine.close()
+        """Let go of what the engine holds; `close` calls it, with arguments of Gymnasium's that do not matter here.
+
+        Gymnasium closes what refused its arguments, too, and that holds nothing yet.
+        """
+        if hasattr(self, "simulator"):
+            self.simulator.engine.close()
 
     @property
     def np_random(self) -> tuple[np.random.Generator, ...]:

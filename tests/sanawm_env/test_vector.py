@@ -197,3 +197,7 @@ def test_bad_input_changes_no_world(model_folder: Path) -> None:
 def test_bad_arguments(model_folder: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SanaWMVectorEnv(**({"model": model_folder} | arguments))
+
+
+def test_what_refused_its_arguments_is_closed_in_silence() -> None:
+    SanaWMVectorEnv.__new__(SanaWMVectorEnv).close()  # as Gymnasium does when Python lets go of it
