@@ -1,7 +1,7 @@
 """Fly through a generated world by keyboard, in a window (extra `window`).
 
 w s: ahead and back; a d: turn left and right; j l: move left and right; i k: look up and down; r: another scene;
-escape: end. Keys coast after release, as in action strings v2.
+escape: end. A tap counts for one step. Keys coast after release, as in action strings v2.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,8 @@ import gymnasium as gym
 import numpy as np
 
 import sanawm_env  # noqa: F401  (registers the environments)
-from world_model.errors import InputError
+from sanawm_env.window import SCREENLESS
+from world_model.errors import BackendError, InputError
 from world_model.train.data.source import optional_module
 
 KEYS = "wsljdaik"  # in the order of control="keys"
@@ -64,22 +65,31 @@ def play(env: gym.Env, read: Callable[[], Pressed], seed: int, scene: int | str 
 
 
 def read_keyboard() -> Pressed:
-    """The keys that are down in pygame's window, and what was pressed since the last step."""
+    """The keys of pygame's window that are down or went down since the last step, and what else was pressed."""
     pygame = optional_module("pygame", "window")
-    again = ends = False
-    for event in pygame.event.get():
-        pressed = event.type == pygame.KEYDOWN and event.key
-        again = again or pressed == pygame.K_r
-        ends = ends or event.type == pygame.QUIT or pressed == pygame.K_ESCAPE
+    events = pygame.event.get()
+    pressed = {event.key for event in events if event.type == pygame.KEYDOWN}
     down = pygame.key.get_pressed()
-    return Pressed(held=frozenset(key for key in KEYS if down[ord(key)]), again=again, ends=ends)
+    return Pressed(
+        held=frozenset(key for key in KEYS if down[ord(key)] or ord(key) in pressed),
+        again=pygame.K_r in pressed,
+        ends=pygame.K_ESCAPE in pressed or any(event.type == pygame.QUIT for event in events),
+    )
+
+
+def require_screen() -> None:
+    """Raises BackendError where pygame is missing, or finds no screen: it would draw for nobody and hear no key."""
+    pygame = optional_module("pygame", "window")
+    pygame.display.init()
+    if (driver := pygame.display.get_driver()) in SCREENLESS:
+        raise BackendError(f"play: expected a screen (on Linux the variable DISPLAY), got SDL's driver {driver!r}")
 
 
 def main() -> None:
     import tyro
 
     config = tyro.cli(PlayConfig, prog="sanawm play", description=__doc__)
-    optional_module("pygame", "window")  # before the weights are read
+    require_screen()  # before the weights are read
     given = {"control": "keys", "max_episode_steps": config.max_steps, "render_mode": "human"}
     env = gym.make(config.env, model=config.model, **given)
     for i, (total, success) in enumerate(play(env, read_keyboard, config.seed, config.scene)):

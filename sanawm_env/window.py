@@ -1,5 +1,6 @@
 """The window of render_mode="human": every frame of a step at its own pace. Needs pygame, which is no dependency."""
 
+import logging
 from importlib.util import find_spec
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from world_model.errors import BackendError
 
 HEIGHT = 512  # pixels that a small frame is enlarged to, by a whole factor
+SCREENLESS = ("dummy", "offscreen")  # what SDL draws with where it is told to, and where it finds no screen
+logger = logging.getLogger(__name__)
 
 
 def has_pygame() -> bool:
@@ -36,6 +39,8 @@ class Window:
         size = frames.shape[2] * factor, frames.shape[1] * factor
         if self._screen is None:
             pygame.display.init()
+            if (driver := pygame.display.get_driver()) in SCREENLESS:
+                logger.warning("render_mode 'human': no screen, nobody sees what is drawn (SDL's driver %s)", driver)
             pygame.display.set_caption("SANA-WM")
             self._screen = pygame.display.set_mode(size)
         for frame in frames:

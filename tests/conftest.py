@@ -1,5 +1,6 @@
 """Options and settings of every test. Imports no gymnasium: the GPU machines run tests without it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,5 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Where pygame is installed, Gymnasium's checker opens windows: on no screen.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     # Two threads: more only quarrel over the cores of a small CI machine.
     torch.set_num_threads(min(2, torch.get_num_threads()))

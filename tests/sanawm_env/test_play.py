@@ -1,13 +1,17 @@
 """Play by keyboard, with keys from a list and, where pygame is, with its own events in no window."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
 import sanawm_env  # noqa: F401  (registers the environments)
-from sanawm_env.play import KEYS, Pressed, play, read_keyboard
+from sanawm_env.play import KEYS, Pressed, main, play, read_keyboard
+from world_model.errors import BackendError
 
 
 def make(model_folder: Path, steps: int = 3) -> gym.Env:
@@ -31,11 +35,18 @@ def test_a_key_moves_where_it_says(model_folder: Path, key: str, axis: int, sign
     assert sign * shift[axis] > 0.05
 
 
-def test_pygames_keyboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    pygame = pytest.importorskip("pygame", reason="extra window")
+@pytest.fixture
+def pygame(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The real one, with a window that is on no screen."""
+    module = pytest.importorskip("pygame", reason="extra window")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    pygame.display.init()
-    pygame.display.set_mode((8, 8))
+    module.display.init()
+    module.display.set_mode((8, 8))
+    yield module
+    module.display.quit()
+
+
+def test_pygames_keyboard(pygame: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_keyboard() == Pressed()
     pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_r))
     assert read_keyboard() == Pressed(again=True)
@@ -43,4 +54,17 @@ def test_pygames_keyboard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pygame.key, "get_pressed", lambda: down)
     pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_ESCAPE))
     assert read_keyboard() == Pressed(held=frozenset("wd"), ends=True)
-    pygame.display.quit()
+
+
+def test_a_tap_between_two_steps_counts_for_one(pygame: Any) -> None:
+    for kind in (pygame.KEYDOWN, pygame.KEYUP):
+        pygame.event.post(pygame.event.Event(kind, key=pygame.K_w))
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_LEFT))  # means nothing
+    assert read_keyboard() == Pressed(held=frozenset("w"))
+    assert read_keyboard() == Pressed()
+
+
+def test_play_wants_a_screen(pygame: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["play"])
+    with pytest.raises(BackendError, match=r"play: expected a screen .*, got SDL's driver 'dummy'"):
+        main()

@@ -22,6 +22,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     fake = SimpleNamespace(
         display=SimpleNamespace(
             init=lambda: None,
+            get_driver=lambda: "x11",
             set_caption=lambda text: None,
             set_mode=lambda size: calls.append(("open", size)) or screen,
             flip=lambda: None,
@@ -57,6 +58,16 @@ def test_every_frame_of_a_step_is_shown_at_its_own_pace(model_folder: Path, show
 def test_a_wide_frame_keeps_its_shape(shown: list[Any]) -> None:
     Window().show(np.zeros((1, 704, 1280, 3), np.uint8), 16.0)
     assert shown[0] == ("open", (1280, 704))
+
+
+def test_a_missing_screen_is_told(shown: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    sys.modules["pygame"].display.get_driver = lambda: "offscreen"
+    drawn = Window()
+    for _ in range(2):
+        drawn.show(np.zeros((1, 64, 64, 3), np.uint8), 16.0)
+    assert [record.message for record in caplog.records] == [
+        "render_mode 'human': no screen, nobody sees what is drawn (SDL's driver offscreen)"
+    ]
 
 
 def test_without_pygame_the_package_is_named(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
