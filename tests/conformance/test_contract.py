@@ -7,6 +7,9 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
+import sanawm_env  # noqa: F401  (registers the environments)
+from sanawm_env.registration import IDS
+
 Make = Callable[[], gym.Env]
 
 
@@ -20,8 +23,13 @@ def test_the_checker_is_silent(make: Make) -> None:
         warnings.simplefilter("error")
         env = make()
         check_env(env.unwrapped)
+        fly(env, 0)  # through the passive checker too
         env.close()
         env.close()
+
+
+def test_every_id_is_checked() -> None:
+    assert {name for name in gym.registry if name.startswith("SanaWM")} == set(IDS)
 
 
 def test_equal_seeds_give_equal_episodes(make: Make) -> None:
