@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,14 @@ import pytest
 
 from sanawm_env.learners.episodes import Recorded
 from sanawm_env.learners.lerobot_export import IMAGE, export_lerobot
+from world_model.train.data.video import decode_video
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "learners"
+
+
+def needs(package: str, session: str) -> pytest.MarkDecorator:
+    """Skip where `package` is not installed. One that is installed and does not import fails its session."""
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"nox -s {session}")
 
 
 def run(name: str, *arguments: str) -> str:
@@ -23,25 +30,27 @@ def run(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+@needs("torchrl", "torchrl")
 def test_torchrl_trains(model_folder: Path) -> None:
-    pytest.importorskip("torchrl", reason="nox -s torchrl")
     arguments = "--worlds", "2", "--steps", "16", "--horizon", "4"
     assert run("torchrl_ppo", "--model", str(model_folder), *arguments).count("reward a step") == 2
 
 
+@needs("ray", "rllib")
 def test_rllib_trains(model_folder: Path) -> None:
-    pytest.importorskip("ray", reason="nox -s rllib")
     printed = run("rllib_ppo", "--model", str(model_folder), "--iterations", "1", "--steps", "40")
     assert "iteration 0: 40 steps, return" in printed
 
 
+@needs("lerobot", "lerobot")
 def test_lerobot_reads_the_dataset(
     episodes: tuple[Recorded, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    module = pytest.importorskip("lerobot.datasets.lerobot_dataset", reason="nox -s lerobot")
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     export_lerobot(episodes, tmp_path / "reach", fps=4, task="reach")
-    dataset = module.LeRobotDataset("sanawm/reach", root=tmp_path / "reach")
+    dataset = LeRobotDataset("sanawm/reach", root=tmp_path / "reach")
     assert (len(dataset), dataset.meta.total_episodes, dataset.meta.fps) == (6, 2, 4)
     assert dataset.meta.tasks.index.tolist() == ["reach the red ball"]
     assert dataset.meta.video_keys == [IMAGE]
@@ -49,11 +58,17 @@ def test_lerobot_reads_the_dataset(
     np.testing.assert_array_equal(row["action"].numpy(), episodes[1].actions[1])
     np.testing.assert_allclose(row["observation.pose"].numpy(), episodes[1].poses[1], atol=1e-6)
     assert np.shape(dataset.meta.stats[IMAGE]["mean"]) == (3, 1, 1)
+    ours = decode_video(next((tmp_path / "reach/videos").rglob("*.mp4")), decoder="av")
+    for i, picture in enumerate(ours):
+        theirs = dataset[i][IMAGE].numpy().transpose(1, 2, 0) * 255  # decoded by LeRobot itself
+        assert np.abs(theirs - picture).mean() < 2
+    assert np.abs(ours[3].astype(float) - episodes[1].observations[0]["pixels"]).mean() < 6
 
 
+@needs("lerobot", "lerobot")
 def test_lerobots_evaluation_plays(model_folder: Path) -> None:
-    rollout = pytest.importorskip("lerobot.scripts.lerobot_eval", reason="nox -s lerobot").rollout
     import torch
+    from lerobot.scripts.lerobot_eval import rollout
 
     from sanawm_env.learners.lerobot_env import make_env
 
