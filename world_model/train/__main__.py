@@ -19,6 +19,7 @@ from world_model.errors import InputError, SanaWMError
 OBJECTIVES = {
     "tokenizer": ("world_model.train.tokenizer", "TokenizerRun"),
     "latents": ("world_model.train.data.latents", "LatentsRun"),
+    "text": ("world_model.train.data.encode_text", "TextRun"),
     "flow": ("world_model.train.flow", "FlowRun"),
     "trajectories": ("world_model.train.trajectories", "TrajectoryRun"),
     "ode": ("world_model.train.ode", "OdeRun"),

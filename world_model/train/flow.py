@@ -12,31 +12,44 @@ from torch import Tensor, nn
 
 from world_model.checkpoint import config_from_json
 from world_model.clips import cameras
+from world_model.config import WorldConfig
+from world_model.errors import InputError
+from world_model.presets import sana_wm
+from world_model.released import load_released
 from world_model.train import lora, snapshot
+from world_model.train.aim import aim_heads
 from world_model.train.data.latents import open_latents
+from world_model.train.data.text_features import TextFeatures
 from world_model.train.flow_model import FlowModel, FlowRun, batch_of, rollout_share
 from world_model.train.initialise import whiten_plucker
 from world_model.train.loop import Batch, fit, generator
 from world_model.train.losses import flow_loss
 from world_model.train.outcome import measure_and_export
 from world_model.train.tokenizer import load_tokenizer
+from world_model.vae import VideoTokenizer
 from world_model.weights import load_strictly, read_safetensors
 
 
 def train(config: FlowRun) -> None:
-    """Train, and export a folder for `WorldModel.from_pretrained`."""
-    world = config_from_json(Path(config.world).read_text())
-    tokenizer = load_tokenizer(Path(config.tokenizer))
+    """Train, and export a folder: for `WorldModel.from_pretrained`, or of a transformer alone (train/outcome.py)."""
+    world = sana_wm() if config.world == sana_wm().name else config_from_json(Path(config.world).read_text())
+    tokenizer, text = tokenizer_and_text(config, world)
     torch.manual_seed(config.run.seed)
-    model = FlowModel(world, tokenizer.sensitivity())
+    weight = torch.ones(world.transformer.latent_channels) if tokenizer is None else tokenizer.sensitivity()
+    model = FlowModel(world, weight, text)
     if config.run.init:
-        load_strictly(model, weights_to_continue(Path(config.run.init)), config.run.init)
+        continue_from(model, Path(config.run.init))
     data = open_latents(Path(config.data))
+    if text is not None:
+        text.require(data.captions)
     if not config.run.init:
         samples = batch_of(data, model.text, 64, config.latents, generator(config.run.seed, 0, "rays"), 0.0)
         rays = cameras(model.clips(samples.tensors), world)[1][:, :, 1:]  # (B, 6*stride, T-1, Y, X)
         whiten_plucker(model.transformer, rays.movedim(1, -1).flatten(0, -2))
+    if config.aim:
+        aim_heads(model.transformer)
     if config.lora_rank:
+        lora.hold_in(model.transformer, getattr(torch, config.frozen_dtype))
         lora.add_updates(model.transformer, config.lora_rank)
 
     def sample_batch(step: int) -> Batch:
@@ -48,7 +61,44 @@ def train(config: FlowRun) -> None:
         return flow_loss(module, tensors, noise, config)
 
     validate, export = measure_and_export(config, tokenizer, model, mode=config.mode)
-    fit(config.run, model, loss, sample_batch, validate=validate, export=export, whole_clips=config.mode != "streaming")
+    fit(
+        config.run,
+        model,
+        loss,
+        sample_batch,
+        validate=validate,
+        export=export,
+        whole_clips=config.mode != "streaming",
+        remakes_frozen=config.lora_rank > 0,
+    )
+
+
+def tokenizer_and_text(config: FlowRun, world: WorldConfig) -> tuple[VideoTokenizer | None, TextFeatures | None]:
+    """What a run reads besides latents: the tokenizer of a world with words of its own, the text features of another.
+
+    Raises InputError when the one is given for the other.
+    """
+    wordy = world.text.kind == "words"
+    if bool(config.tokenizer) != wordy or bool(config.text) == wordy:
+        needed = "a tokenizer and no text features" if wordy else "text features and no tokenizer"
+        raise InputError(
+            f"flow: expected {needed} for a world whose text is of kind {world.text.kind!r}, "
+            f"got tokenizer {config.tokenizer!r} and text {config.text!r}"
+        )
+    if wordy:
+        return load_tokenizer(Path(config.tokenizer)), None
+    return None, TextFeatures(world.text, Path(config.text))
+
+
+def continue_from(model: FlowModel, path: Path) -> None:
+    """Start from trained weights; those of a transformer alone may have any layout that was released.
+
+    Raises CheckpointError when they are missing, broken or of another model.
+    """
+    if isinstance(model.text, TextFeatures) and not (path / snapshot.MANIFEST).exists():
+        load_released(model.transformer, path)
+    else:
+        load_strictly(model, weights_to_continue(path), str(path))
 
 
 def weights_to_continue(path: Path) -> dict[str, Tensor]:

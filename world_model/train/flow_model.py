@@ -13,7 +13,8 @@ from world_model.clips import Clips
 from world_model.config import WorldConfig
 from world_model.errors import InputError
 from world_model.text import WordEncoder
-from world_model.train.data.latents import LatentDataset
+from world_model.train.data.latents import WindowSource
+from world_model.train.data.text_features import TextFeatures
 from world_model.train.initialise import initialise
 from world_model.train.loop import Batch, RunConfig
 from world_model.train.times import TimeMixture
@@ -27,10 +28,11 @@ class FlowRun:
     """`python -m world_model.train flow`."""
 
     run: RunConfig
-    world: str  # config.json of the world model to train
-    tokenizer: str  # folder of the tokenizer that made the latents
-    data: str  # folder of encoded training episodes
-    validation: str  # folder of encoded held-out episodes
+    world: str  # config.json of the world model to train, or "sana-wm": the released one
+    data: str  # folder of encoded training episodes, or a description of latents in another format
+    validation: str  # the same of held-out episodes
+    tokenizer: str = ""  # folder of the tokenizer that made the latents; a world that reads Gemma-2 has none
+    text: str = ""  # features of every caption (data/text_features.py), for a world that reads Gemma-2
     latents: int = 9  # a clip, the start latent included
     mode: str = "streaming"  # or "chunk_causal", "bidirectional": one pass over whole clips
     shift: float = 3.0  # of training times towards noise
@@ -38,7 +40,9 @@ class FlowRun:
     start_clean: float = 0.9  # one-pass modes: share of clips whose start latent is given and has no loss
     pure_noise: float = 0.25  # share of chunks at time 1000, where every step of play begins
     caption_dropout: float = 0.1
+    aim: bool = False  # begin with camera heads that look along their rays (train/aim.py), in weights of `run.init` too
     lora_rank: int = 0  # fine-tune by updates of this rank, 0: all weights
+    frozen_dtype: str = "float32"  # of the weights below such updates; "bfloat16" for runs of that dtype
     context_noise: float = 0.25  # largest corruption of the context, in half of the clips
     rollout: float = 0.5  # share of clips whose context is the model's own rollout
     rollout_from: int = 1000  # step from which that share grows,
@@ -55,6 +59,12 @@ class FlowRun:
                 "flow: expected latents >= 3, rollout in 0..1 and rollout_full > rollout_from, "
                 f"got {self.latents}, {self.rollout}, {self.rollout_full} and {self.rollout_from}"
             )
+        half = self.lora_rank > 0 and self.run.dtype == "bfloat16" and not self.run.shard  # shards have one type
+        if self.frozen_dtype not in ("float32", *["bfloat16"] * half):
+            raise InputError(
+                "frozen_dtype: expected 'float32', or 'bfloat16' with lora_rank > 0, run.dtype 'bfloat16' and no "
+                f"run.shard, got {self.frozen_dtype!r} with {self.lora_rank}, {self.run.dtype!r} and {self.run.shard}"
+            )
 
 
 class FlowModel(nn.Module):
@@ -62,15 +72,24 @@ class FlowModel(nn.Module):
 
     channel_weight: Tensor
 
-    def __init__(self, config: WorldConfig, channel_weight: Tensor) -> None:
+    def __init__(
+        self, config: WorldConfig, channel_weight: Tensor, text: WordEncoder | TextFeatures | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("channel_weight", channel_weight.detach().view(1, -1, 1, 1, 1), persistent=False)
-        self.transformer, self.text = SanaWM(config.transformer), WordEncoder(config.text)
+        self.transformer = SanaWM(config.transformer)
+        self.text = WordEncoder(config.text) if text is None else text
         initialise(self.transformer)
 
     def clips(self, tensors: Mapping[str, Tensor]) -> Clips:
+        """Raises InputError for latents and poses of another size than the world's."""
         latents = tensors["latents"]
+        tokenizer, frames = self.config.tokenizer, latents.shape[2]
+        expected = (tokenizer.latent_channels, *tokenizer.grid), 1 + (frames - 1) * tokenizer.temporal_stride
+        got = (latents.shape[1], *latents.shape[3:]), tensors["poses"].shape[1]
+        if got != expected:
+            raise InputError(f"clips: expected (C, Y, X) and poses for {frames} latents of {expected}, got {got}")
         index = torch.arange(latents.shape[2], device=latents.device).expand(len(latents), -1)
         text = self.text(tensors["ids"])
         return Clips(latents, tensors["poses"], tensors["intrinsics"], text, tensors["mask"], index)
@@ -83,9 +102,15 @@ def rollout_share(config: FlowRun, step: int) -> float:
 
 
 def batch_of(
-    data: LatentDataset, text: WordEncoder, batch: int, latents: int, draw: torch.Generator, rollout: float
+    data: WindowSource,
+    text: WordEncoder | TextFeatures,
+    batch: int,
+    latents: int,
+    draw: torch.Generator,
+    rollout: float,
 ) -> Batch:
-    """Random clips as tensors: latents, poses, intrinsics, word ids and mask, and which clips are to be rolled out."""
+    """Random clips as tensors: latents, poses, intrinsics, what `text` reads (ids) and its mask, and which clips are to
+    be rolled out."""
     clips = data.sample(batch, latents, draw)
     ids, mask = text.tokenize(list(clips.captions))
     tensors = {

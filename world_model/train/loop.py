@@ -122,6 +122,7 @@ def fit(
     export: Callable[[nn.Module, Path], None],
     lr_scales: Mapping[str, float] | None = None,
     whole_clips: bool = False,
+    remakes_frozen: bool = False,
 ) -> nn.Module:
     """Train `module` in place until the run's limit and return its EMA, exported to OUT/export.
 
@@ -129,17 +130,16 @@ def fit(
     `validate(ema)` -> numbers to log, and uint8 (H, W, 3) pictures by name; `export(ema, folder)` writes weights.
     lr_scales: factors of the learning rate by the beginning of weights' names. whole_clips: whether `loss` sees clips
     in one pass, and of them what this worker holds (train/distributed.py); InputError where `run` needs it to.
+    remakes_frozen: weights that are not trained are the same whenever the run is started, so snapshots leave them out.
     On several workers each replica draws its own batches, and rank 0 alone validates and exports.
     Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
     SIGINT end the run after the current step, saved.
     """
-    if run.context > 1 and not whole_clips:
-        raise InputError(f"context: expected 1 where clips are not seen in one pass, got {run.context}")
-    if run.shard and not whole_clips:  # gradients through caches would reach blocks whose weights were let go
-        raise InputError("shard: expected false where clips are not seen in one pass, got true")
+    if not whole_clips:
+        _refuse_parts(run)
     torch.set_num_threads(run.threads)
     out, device = Path(run.out), torch.device(run.device)
-    state = begin(module, device, shard=getattr(torch, run.dtype) if run.shard else None)
+    state = begin(module, device, shard=getattr(torch, run.dtype) if run.shard else None, remakes_frozen=remakes_frozen)
     if run.recompute:
         recompute_blocks(module)
     state.optimizers = optimizer.build(
@@ -172,6 +172,14 @@ def fit(
         export(shown, out / "export")
         record.close()
     return state.ema
+
+
+def _refuse_parts(run: RunConfig) -> None:
+    """Raises InputError where clips or weights are to be held in parts by an objective that can't do so."""
+    if run.context > 1:
+        raise InputError(f"context: expected 1 where clips are not seen in one pass, got {run.context}")
+    if run.shard:  # gradients through caches would reach blocks whose weights were let go
+        raise InputError("shard: expected false where clips are not seen in one pass, got true")
 
 
 def _one_step(

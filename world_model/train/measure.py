@@ -19,6 +19,7 @@ from world_model.train.losses import velocity_error
 from world_model.train.rollout import rollout
 from world_model.vae import VideoTokenizer
 
+TIMES = (1000.0, 750.0, 400.0)
 BIDIRECTIONAL_STEPS = 16
 BIDIRECTIONAL_SHIFT = 3.0
 
@@ -31,7 +32,7 @@ def measure(
     clips = model.clips(tensors)
     latents = clips.latents
     noise = torch.randn(latents[:, :, 1:].shape, generator=generator(0, 0, "measure")).to(latents)
-    numbers = {f"loss_{time:.0f}": float(_loss_at(time, model, clips, noise, mode)) for time in (1000.0, 750.0, 400.0)}
+    numbers = _losses(model, clips, noise, mode)
     truth = tokenizer.decode(latents, None)[0].clamp(-1, 1)
     played = tokenizer.decode(_play(model, clips, noise, mode), None)[0].clamp(-1, 1)
     for name, video in (("model", played), ("repeat", truth[:, :, :1].expand_as(truth))):
@@ -42,11 +43,26 @@ def measure(
     return numbers, {"flow": sheet(rows)}
 
 
+def measure_losses(model: FlowModel, tensors: Mapping[str, Tensor], mode: str) -> dict[str, float]:
+    """The same losses where nothing can decode a picture: means over clips, one after the other, so that what fits
+    while it trains fits here."""
+    noise = torch.randn(tensors["latents"][:, :, 1:].shape, generator=generator(0, 0, "measure"))
+    found = []
+    for i, drawn in enumerate(noise.split(1)):
+        clips = model.clips({name: x[i : i + 1] for name, x in tensors.items()})
+        found.append(_losses(model, clips, drawn.to(clips.latents), mode))
+    return {name: sum(each[name] for each in found) / len(found) for name in found[0]}
+
+
 def psnr_by_second(video: Tensor, truth: Tensor, fps: float) -> list[float]:
     """Mean PSNR in dB of the frames after the first, second by second; (B, 3, F, H, W) in [-1, 1]."""
     error = ((video - truth).square() / 4).mean((1, 3, 4))[:, 1:]
     psnr = -10 * error.clamp_min(1e-10).log10()  # (B, F-1)
     return [float(frames.mean()) for frames in psnr.split(round(fps), 1)]
+
+
+def _losses(model: FlowModel, clips: Clips, noise: Tensor, mode: str) -> dict[str, float]:
+    return {f"loss_{time:.0f}": float(_loss_at(time, model, clips, noise, mode)) for time in TIMES}
 
 
 def _loss_at(time: float, model: FlowModel, clips: Clips, noise: Tensor, mode: str) -> Tensor:

@@ -32,24 +32,30 @@ class Progress:
     step: int = 0  # steps done
     seconds: float = 0.0
     recent: list[dict[str, float]] = field(default_factory=list)  # figures of the steps since the log's last line
+    remade: frozenset[str] = frozenset()  # weights that snapshots leave out: whoever starts the run makes them again
+    fingerprint: str = ""  # of these
 
     @property
     def is_sharded(self) -> bool:
         return self.shown is not self.ema
 
 
-def begin(module: nn.Module, device: torch.device, *, shard: torch.dtype | None) -> Progress:
+def begin(
+    module: nn.Module, device: torch.device, *, shard: torch.dtype | None, remakes_frozen: bool = False
+) -> Progress:
     """A run of `module` that has not begun: rank 0's weights everywhere, and as many sharded as `shard` (the type in
-    which blocks are gathered) asks for. Optimisers are to be added."""
+    which blocks are gathered) asks for. Optimisers are to be added. remakes_frozen: as for loop.fit."""
+    fixed = {name: x for name, x in module.named_parameters(remove_duplicate=False) if not x.requires_grad}
+    fixed = fixed if remakes_frozen else {}
+    fingerprint = distributed.of_first(lambda: snapshot.fingerprint(fixed)) if fixed else ""
     module.to(device).train()
     distributed.share([module])
-    ema = _average_of(module)
-    if shard is None:
-        return Progress(module=module, ema=ema, shown=ema)
-    shown = copy.deepcopy(ema).cpu() if distributed.rank() == 0 else nn.Module()
-    for part in (module, ema):
-        shards.shard(part, device, shard)
-    return Progress(module=module, ema=ema, shown=shown)
+    ema = shown = _average_of(module)
+    if shard is not None:
+        shown = copy.deepcopy(ema).cpu() if distributed.rank() == 0 else nn.Module()
+        for part in (module, ema):
+            shards.shard(part, device, shard)
+    return Progress(module=module, ema=ema, shown=shown, remade=frozenset(fixed), fingerprint=fingerprint)
 
 
 def _average_of(module: nn.Module) -> nn.Module:
@@ -80,8 +86,10 @@ def show(progress: Progress) -> nn.Module:
 def save(progress: Progress, root: Path, keep: int) -> None:
     """Write ROOT/step_N and keep the last few; all workers must call it."""
     moments = optimizer.moments(progress.optimizers, progress.module)
-    groups = dict(zip(STEMS, (progress.module.state_dict(), progress.ema.state_dict(), moments), strict=True))
-    about = {"seconds": progress.seconds, "recent": progress.recent}
+    states = (progress.module.state_dict(), progress.ema.state_dict())
+    kept = [{name: x for name, x in state.items() if name not in progress.remade} for state in states]
+    groups = dict(zip(STEMS, (*kept, moments), strict=True))
+    about = {"seconds": progress.seconds, "recent": progress.recent, "left_out": progress.fingerprint}
     if progress.is_sharded:
         tensors = {f"{stem}.{name}": x for stem, group in groups.items() for name, x in group.items()}
         shard_snapshot.write(root, progress.step, tensors, about)
@@ -100,10 +108,17 @@ def resume(progress: Progress, root: Path) -> None:
     if found is None:
         return
     folder, about = found
+    left_out = about.get("left_out", "")
+    if left_out not in ("", progress.fingerprint):  # none: a snapshot of everything
+        raise CheckpointError(
+            f"{root}: expected snapshots above the frozen weights of this run, {progress.fingerprint or 'none'}, "
+            f"got some above {left_out}"
+        )
     groups = _shared_groups(progress, folder) if shard_snapshot.are_in(folder) else snapshot.read_groups(folder, STEMS)
     try:
         for module, stem in ((progress.module, "model"), (progress.ema, "ema")):
-            module.load_state_dict(_cut(groups[stem], module))
+            own = {name: x for name, x in module.state_dict().items() if left_out and name in progress.remade}
+            module.load_state_dict(own | _cut(groups[stem], module))
     except RuntimeError as error:
         raise CheckpointError(f"{root}: expected snapshots of this configuration: {error}") from error
     optimizer.restore(progress.optimizers, progress.module, groups["optimizer"])

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -149,6 +150,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of names and values."""
+    known = hashlib.sha256()
+    for name in sorted(tensors):
+        known.update(name.encode())
+        known.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return known.hexdigest()
 
 
 def checksum(path: Path) -> str:

@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from tests.world_model.test_whole_clip import random_clips, random_model
+from world_model import whole_clip
 from world_model.errors import InputError
-from world_model.presets import nano
-from world_model.train.lora import LowRank, add_updates, merged_weights
+from world_model.presets import nano, tiny_sana
+from world_model.train.lora import LowRank, add_updates, hold_in, merged_weights
 from world_model.transformer import SanaWM
 
 
@@ -48,3 +50,30 @@ def test_what_cannot_be_updated_is_refused(model: SanaWM) -> None:
         add_updates(model, 0)
     with pytest.raises(InputError, match="names of sub-modules"):
         add_updates(model, 2, ("nothing",))
+
+
+def test_weights_in_bfloat16_compute_the_same_under_autocast() -> None:
+    config = tiny_sana()
+    plain, held = random_model(config), random_model(config)
+    hold_in(held, torch.bfloat16)
+    clips, time = random_clips(config, 7), torch.full((2, 7), 500.0)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, got = (
+            whole_clip.velocities(model, config, clips, clips.latents, time, (4, 3)) for model in (plain, held)
+        )
+    assert torch.equal(got, expected)
+    bytes_of = lambda model: sum(weight.nbytes for weight in model.parameters())  # noqa: E731
+    assert bytes_of(held) < 0.52 * bytes_of(plain)  # all but norms, modulations and rates
+
+
+def test_updates_of_weights_in_bfloat16_are_not_rounded_to_it(model: SanaWM) -> None:
+    hold_in(model, torch.bfloat16)
+    add_updates(model, 2)
+    layer = model.blocks[0].attn.qkv
+    update = layer.parametrizations.weight[0]
+    torch.nn.init.normal_(update.up, std=1e-4)
+    assert (update.up.dtype, update.down.dtype) == (torch.float32, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer.weight - layer.parametrizations.weight.original
+    assert torch.allclose(found, update.up @ update.down, atol=1e-8)
+    assert layer.weight.dtype == torch.float32

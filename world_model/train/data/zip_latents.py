@@ -87,6 +87,10 @@ class ZipLatentDataset:
     cell: int
     clips: tuple[Clip, ...]
 
+    @property
+    def captions(self) -> tuple[str, ...]:
+        return tuple(clip.caption for clip in self.clips)
+
     def places(self, length: int) -> list[tuple[int, int]]:
         """All (clip, 0) that have `length` latents."""
         if length < 2:
