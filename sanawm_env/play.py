@@ -82,7 +82,7 @@ def require_screen() -> None:
     pygame = optional_module("pygame", "window")
     pygame.display.init()
     if (driver := pygame.display.get_driver()) in SCREENLESS:
-        raise BackendError(f"play: expected a screen (on Linux the variable DISPLAY), got SDL's driver {driver!r}")
+        raise BackendError(f"expected a screen (on Linux the variable DISPLAY), got SDL's driver {driver!r}")
 
 
 def main() -> None:

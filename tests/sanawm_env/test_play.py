@@ -66,5 +66,5 @@ def test_a_tap_between_two_steps_counts_for_one(pygame: Any) -> None:
 
 def test_play_wants_a_screen(pygame: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["play"])
-    with pytest.raises(BackendError, match=r"play: expected a screen .*, got SDL's driver 'dummy'"):
+    with pytest.raises(BackendError, match=r"expected a screen .*, got SDL's driver 'dummy'"):
         main()
