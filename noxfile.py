@@ -2,7 +2,7 @@
 
 `nox -l` lists the sessions. Torch is installed first and never changed by what follows; on a machine without a GPU,
 name the CPU build's index or folder: `PIP_FIND_LINKS=~/wheels nox`. Every session prints the versions that it ran.
-LeRobot's session also wants FFmpeg's shared libraries (Debian: package ffmpeg), and takes 7 GB; see there.
+LeRobot's session also wants FFmpeg's shared libraries (Debian: package ffmpeg), and takes 6.4 GB; see VISION.
 """
 
 import nox
