@@ -46,13 +46,12 @@ def train(config: TextRun) -> None:
     instructions = Path(config.instructions).read_text().removesuffix("\n") if config.instructions else ""
     tokenizer = transformers.AutoTokenizer.from_pretrained(config.encoder)
     # only the eager attention caps its logits as Gemma-2 was trained to
-    model = transformers.AutoModel.from_pretrained(
-        config.encoder, dtype=torch.bfloat16, attn_implementation="eager"
-    ).to(config.device)
+    model = transformers.AutoModel.from_pretrained(config.encoder, dtype=torch.bfloat16, attn_implementation="eager")
+    model.to(config.device).eval()
     features = {}
     for caption in tqdm(captions, desc="text", unit="caption"):
         tokens, kept = chosen(tokenizer.encode(instructions), tokenizer.encode(instructions + caption))
-        features[caption] = read(model.eval(), tokens, kept)
+        features[caption] = read(model, tokens, kept)
     out = Path(config.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}")
