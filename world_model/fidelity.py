@@ -170,7 +170,6 @@ def score(frames: Tensor, truth: Tensor, seen: Tensor, rotation: Tensor, latents
     change = (pictures[1:] - pictures[:-1]).abs().mean((1, 2, 3))
     pictures, true, seen = pictures[1:], true[1:], seen[1:]
     enough = torch.where(seen.float().mean((1, 2)) >= MIN_SEEN, 0.0, torch.nan)
-    cells = latents[0, :, 1:].flatten(2).float().cpu()  # (C, n, Y*X)
     return Scores(
         psnr=psnr(pictures, true),
         psnr_seen=psnr(pictures, true, seen) + enough,
@@ -179,8 +178,14 @@ def score(frames: Tensor, truth: Tensor, seen: Tensor, rotation: Tensor, latents
         gradient=gradient_energy(pictures),
         change=change,
         rotation=rotation,
-        latents=torch.cat([cells.mean(-1), cells.std(-1)]).T,
+        latents=latent_features(latents),
     )
+
+
+def latent_features(latents: Tensor) -> Tensor:
+    """Means and deviations over cells (n, 2C) of the latents after the first, of (1, C, 1 + n, Y, X)."""
+    cells = latents[0, :, 1:].flatten(2).float().cpu()  # (C, n, Y*X)
+    return torch.cat([cells.mean(-1), cells.std(-1)]).T
 
 
 def encode(model: WorldModel, frames: Tensor) -> Tensor:

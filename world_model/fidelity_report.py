@@ -19,6 +19,10 @@ MAX_GAIN_ERROR = 0.25
 MAX_STILL_MOTION = 1.0  # deg/s
 MAX_STILL_CHANGE = 2.0  # of 255, between neighbouring frames
 MIN_GRADIENT = 0.5
+AIMED_RESIDUAL = 2.0  # deg/s of paths that turn, beyond the estimate's own error
+AIMED_PSNR = 23.0  # dB over pixels that the start frame saw, in second 1
+AIMED_LEAD = 2.0  # dB above either baseline over such pixels, in second 4
+AIMED_GRADIENT = (0.7, 1.3)  # share of the truth's gradient energy in second 4
 TABLES = (  # title; figure, its name, digits, and the systems of which it says something
     (
         "PSNR in dB, over all pixels and over those that the start frame saw",
@@ -90,6 +94,43 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     return found
 
 
+def targets(rows: Sequence[Row]) -> list[Verdict]:
+    """What a model should reach in time. Targets without a measurement are missed."""
+    at = {(row.kind, row.second, row.system): row for row in rows}
+    seconds = sorted({row.second for row in rows})
+    moving = [kind for kind in dict.fromkeys(row.kind for row in rows) if kind not in (ALL, STILL)]
+    turning = [kind for kind in moving if at[kind, 1, "model"].commanded >= TURNING]
+    beyond = {
+        f"{kind} {second} s": at[kind, second, "model"].residual - at[kind, second, "truth"].residual
+        for kind in turning
+        for second in seconds
+    }
+    seen = {ALL: at[ALL, 1, "model"].psnr_seen}
+    leads = {other: _lead(at, "psnr_seen", moving, 4, other) for other in ("repeat", "warp") if 4 in seconds}
+    sharp = {ALL: at[ALL, 4, "model"].gradient} if 4 in seconds else {}
+    low, high = AIMED_GRADIENT
+    return [
+        Verdict(
+            f"turns within {AIMED_RESIDUAL:g} deg/s of the command, beyond the estimate's own error",
+            bool(beyond) and max(beyond.values()) <= AIMED_RESIDUAL,
+            _listing(beyond, "{:+.1f}"),
+        ),
+        Verdict(
+            f"{AIMED_PSNR:g} dB over seen pixels in second 1", seen[ALL] >= AIMED_PSNR, _listing(seen, "{:.2f} dB")
+        ),
+        Verdict(
+            f"{AIMED_LEAD:g} dB above both baselines over seen pixels in second 4, mean of moving paths",
+            bool(leads) and all(lead >= AIMED_LEAD for lead in leads.values()),
+            _listing(leads, "{:+.2f} dB"),
+        ),
+        Verdict(
+            f"{low:g} to {high:g} of the gradient energy in second 4",
+            bool(sharp) and all(low <= share <= high for share in sharp.values()),
+            _listing(sharp, "{:.2f}"),
+        ),
+    ]
+
+
 def _lead(at: dict[tuple[str, int, str], Row], figure: str, kinds: list[str], second: int, other: str) -> float:
     """By how much the model's mean over kinds lies above another system's; kinds where either is NaN are left out."""
     leads = [getattr(at[k, second, "model"], figure) - getattr(at[k, second, other], figure) for k in kinds]
@@ -109,9 +150,9 @@ def _listing(figures: dict[str, float], form: str) -> str:
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """The verdicts, then a table for each of TABLES: a line for each kind of path and second."""
+    """Verdicts, targets, then a table for each of TABLES: a line for each kind of path and second."""
     at = {(row.kind, row.second, row.system): row for row in rows}
-    parts = [verdicts_to_markdown(verdicts(rows))]
+    parts = [verdicts_to_markdown(verdicts(rows)), "Targets:\n\n" + verdicts_to_markdown(targets(rows))]
     for title, figures in TABLES:
         columns = [(name, label, digits, s) for name, label, digits, systems in figures for s in systems]
         titles = ["path", "second", *(f"{label}: {system}" for _, label, _, system in columns)]
@@ -135,13 +176,16 @@ def _cell(value: float, digits: int) -> str:
 
 
 def to_json(rows: Sequence[Row], about: dict[str, object]) -> str:
-    """`about` (what was measured, on what), rows and verdicts; what does not apply is null."""
+    """`about` (what was measured, on what), rows, verdicts, targets; what does not apply is null."""
     table = [
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in dataclasses.asdict(row).items()}
         for row in rows
     ]
-    judged = [dataclasses.asdict(verdict) for verdict in verdicts(rows)]
-    return json.dumps(about | {"verdicts": judged, "rows": table}, indent=1)
+    judged = {
+        name: [dataclasses.asdict(verdict) for verdict in found]
+        for name, found in (("verdicts", verdicts(rows)), ("targets", targets(rows)))
+    }
+    return json.dumps(about | judged | {"rows": table}, indent=1)
 
 
 def comparison(episodes: Sequence[Episode], generated: Sequence[Tensor], every: int) -> np.ndarray:

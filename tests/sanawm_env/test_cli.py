@@ -13,7 +13,7 @@ from sanawm_env import cli
 
 def test_every_declared_command_has_a_main_and_a_description() -> None:
     declared = cli.commands()
-    assert {"bench", "data", "demo", "fidelity"} <= set(declared)
+    assert {"bench", "data", "demo", "endurance", "fidelity"} <= set(declared)
     for name, entry in declared.items():
         spec = find_spec(entry.module)
         assert spec is not None, f"{name}: {entry.module} does not exist"

@@ -10,7 +10,7 @@ import torch
 
 from tests.world_model.box_room import episode
 from world_model.fidelity import ALL, SYSTEMS, Row
-from world_model.fidelity_report import comparison, to_json, to_markdown, verdicts
+from world_model.fidelity_report import comparison, targets, to_json, to_markdown, verdicts
 
 KINDS = ("yaw", "pitch", "forward", "strafe", "still", "random")
 PSNR = {"model": 20.0, "repeat": 15.0, "warp": 17.0, "tokenizer": 30.0, "truth": 60.0}
@@ -93,6 +93,37 @@ def test_requirements_without_a_measurement_fail() -> None:
     assert len(failing(only_forward)) == 5
 
 
+def missed(rows: list[Row]) -> list[str]:
+    return [target.name for target in targets(rows) if not target.passed]
+
+
+NEAR = [dataclasses.replace(r, psnr_seen=24.0) if r.system == "model" else r for r in GOOD]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "name"),
+    [
+        (("yaw", 3), {"residual": 5.1}, "turns within 2 deg/s of the command, beyond the estimate's own error"),
+        ((ALL, 1), {"psnr_seen": 22.9}, "23 dB over seen pixels in second 1"),
+        (
+            ("yaw", 4),
+            {"psnr_seen": 3.0},
+            "2 dB above both baselines over seen pixels in second 4, mean of moving paths",
+        ),
+        ((ALL, 4), {"gradient": 0.69}, "0.7 to 1.3 of the gradient energy in second 4"),
+        ((ALL, 4), {"gradient": 1.31}, "0.7 to 1.3 of the gradient energy in second 4"),
+    ],
+)
+def test_each_target_is_missed_alone(key: tuple[str, int], values: dict[str, float], name: str) -> None:
+    assert missed(NEAR) == []
+    worse = [dataclasses.replace(r, **values) if (r.kind, r.second, r.system) == (*key, "model") else r for r in NEAR]
+    assert missed(worse) == [name]
+
+
+def test_targets_without_a_measurement_are_missed() -> None:
+    assert len(missed([r for r in NEAR if r.kind in ("forward", ALL) and r.second == 1])) == 3
+
+
 def test_verdicts_carry_their_figures() -> None:
     figures = {verdict.name: verdict.figures for verdict in verdicts(changed("yaw", 4, psnr_seen=math.nan))}
     assert "strafe 3 s: +5.00 dB" in figures["beats the repeated frame, all pixels"]
@@ -115,6 +146,7 @@ def test_json_says_null_where_a_figure_does_not_apply() -> None:
     assert len(read["rows"]) == len(GOOD)
     assert read["rows"][0]["frechet"] is None
     assert read["verdicts"][0]["passed"] is True
+    assert [target["passed"] for target in read["targets"]] == [True, False, True, True]
 
 
 def test_comparison_lays_truth_above_the_model() -> None:
