@@ -19,11 +19,12 @@ class Clips:
     """Clips that begin with a start latent, and what they are conditioned on."""
 
     latents: Tensor  # (B, C, T, Y, X)
-    poses: Tensor  # (B, 1 + (T-1)*stride, 4, 4) camera-to-world of each frame, relative to the first
+    poses: Tensor  # (B, 1 + (T-1)*stride or more, 4, 4) camera-to-world of each frame, relative to the first
     intrinsics: Tensor  # (B, 4) pixels
     text: Tensor  # (B, L, E)
     text_mask: Tensor  # (B, L) bool
     frame_index: Tensor  # (B, T) latent indices, which may jump after the start latent
+    kept: Tensor | None = None  # (B, T) which latents of the path these are, rising from 0; None: all of it
 
 
 def cameras(clips: Clips, config: WorldConfig) -> tuple[Tensor, Tensor]:
@@ -35,12 +36,16 @@ def cameras(clips: Clips, config: WorldConfig) -> tuple[Tensor, Tensor]:
     first = start_camera(lens, tokenizer.grid, stride, seen)
     before, path = clips.poses[:, 0], clips.poses[:, 1:]
     later = chunk_camera(before, path, lens, tokenizer.grid, stride, config.plucker_reference)
-    return torch.cat([first[0], later[0]], 1), torch.cat([first[1], later[1]], 2)
+    camera, plucker = torch.cat([first[0], later[0]], 1), torch.cat([first[1], later[1]], 2)
+    if clips.kept is None:
+        return camera, plucker
+    chosen = torch.arange(len(camera), device=camera.device)[:, None], clips.kept
+    return camera[chosen], plucker.transpose(1, 2)[chosen].transpose(1, 2)
 
 
 def select(clips: Clips, worlds: Tensor) -> Clips:
     """Some clips of a batch."""
-    return dataclasses.replace(clips, **{n: x[worlds] for n, x in vars(clips).items()})
+    return dataclasses.replace(clips, **{n: x[worlds] for n, x in vars(clips).items() if x is not None})
 
 
 def wordless(clips: Clips) -> Clips:

@@ -54,7 +54,8 @@ def train(config: FlowRun) -> None:
 
     def sample_batch(step: int) -> Batch:
         draw = generator(config.run.seed, step, "clips")
-        return batch_of(data, model.text, config.run.batch, config.latents, draw, rollout_share(config, step))
+        share = rollout_share(config, step)
+        return batch_of(data, model.text, config.run.batch, config.latents, draw, share, config.span)
 
     def loss(module: nn.Module, tensors: Mapping[str, Tensor], noise: torch.Generator):
         assert isinstance(module, FlowModel)

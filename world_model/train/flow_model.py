@@ -34,11 +34,13 @@ class FlowRun:
     tokenizer: str = ""  # folder of the tokenizer that made the latents; a world that reads Gemma-2 has none
     text: str = ""  # features of every caption (data/text_features.py), for a world that reads Gemma-2
     latents: int = 9  # a clip, the start latent included
+    span: int = 0  # streaming: clips are drawn from so many latents, with gaps unless they are rolled out; 0: no gaps
     mode: str = "streaming"  # or "chunk_causal", "bidirectional": one pass over whole clips
     shift: float = 3.0  # of training times towards noise
     mixture: TimeMixture = field(default_factory=TimeMixture)  # chunk_causal: how the times of chunks hang together
     start_clean: float = 0.9  # one-pass modes: share of clips whose start latent is given and has no loss
     pure_noise: float = 0.25  # share of chunks at time 1000, where every step of play begins
+    own_steps: float = 0.0  # streaming: share of clips at a step of play, each as the model itself made it so far
     caption_dropout: float = 0.1
     aim: bool = False  # begin with camera heads that look along their rays (train/aim.py), in weights of `run.init` too
     lora_rank: int = 0  # fine-tune by updates of this rank, 0: all weights
@@ -54,6 +56,11 @@ class FlowRun:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise InputError(f"mode: expected one of {MODES}, got {self.mode!r}")
+        if self.span and (self.span < self.latents or self.mode != "streaming"):
+            raise InputError(
+                f"span: expected 0, or at least latents={self.latents} in mode 'streaming', "
+                f"got {self.span} in {self.mode!r}"
+            )
         if self.latents < 3 or not 0 <= self.rollout <= 1 or self.rollout_full <= self.rollout_from:
             raise InputError(
                 "flow: expected latents >= 3, rollout in 0..1 and rollout_full > rollout_from, "
@@ -84,15 +91,16 @@ class FlowModel(nn.Module):
 
     def clips(self, tensors: Mapping[str, Tensor]) -> Clips:
         """Raises InputError for latents and poses of another size than the world's."""
-        latents = tensors["latents"]
+        latents, kept = tensors["latents"], tensors.get("kept")
         tokenizer, frames = self.config.tokenizer, latents.shape[2]
-        expected = (tokenizer.latent_channels, *tokenizer.grid), 1 + (frames - 1) * tokenizer.temporal_stride
+        path = 1 + (frames - 1) * tokenizer.temporal_stride if kept is None else tensors["poses"].shape[1]
+        expected = (tokenizer.latent_channels, *tokenizer.grid), path
         got = (latents.shape[1], *latents.shape[3:]), tensors["poses"].shape[1]
         if got != expected:
             raise InputError(f"clips: expected (C, Y, X) and poses for {frames} latents of {expected}, got {got}")
-        index = torch.arange(latents.shape[2], device=latents.device).expand(len(latents), -1)
+        index = torch.arange(frames, device=latents.device).expand(len(latents), -1) if kept is None else kept
         text = self.text(tensors["ids"])
-        return Clips(latents, tensors["poses"], tensors["intrinsics"], text, tensors["mask"], index)
+        return Clips(latents, tensors["poses"], tensors["intrinsics"], text, tensors["mask"], index, kept)
 
 
 def rollout_share(config: FlowRun, step: int) -> float:
@@ -108,10 +116,12 @@ def batch_of(
     latents: int,
     draw: torch.Generator,
     rollout: float,
+    span: int = 0,
 ) -> Batch:
     """Random clips as tensors: latents, poses, intrinsics, what `text` reads (ids) and its mask, and which clips are to
-    be rolled out."""
-    clips = data.sample(batch, latents, draw)
+    be rolled out. With a span, latents of a longer path, and which (kept): neighbours where they are to be rolled out,
+    elsewhere with gaps, over which a camera can only be followed by its geometry."""
+    clips = data.sample(batch, max(latents, span), draw)
     ids, mask = text.tokenize(list(clips.captions))
     tensors = {
         "latents": clips.latents,
@@ -121,6 +131,12 @@ def batch_of(
         "mask": mask,
         "rollout": torch.rand(batch, generator=draw) < rollout,
     }
+    if span > latents:
+        order = torch.rand(batch, span - 1, generator=draw).argsort(1)
+        order = torch.where(tensors["rollout"][:, None], torch.arange(span - 1), order)
+        kept = torch.nn.functional.pad(order[:, : latents - 1].sort(1).values + 1, (1, 0))  # (B, latents)
+        tensors["kept"] = kept
+        tensors["latents"] = clips.latents[torch.arange(batch)[:, None], :, kept].transpose(1, 2).contiguous()
     return Batch(tensors=tensors, ids=clips.ids)
 
 

@@ -13,6 +13,7 @@ from world_model import whole_clip
 from world_model.clips import Clips, noised, select
 from world_model.train import distributed
 from world_model.train.flow_model import FlowModel, FlowRun
+from world_model.train.half_made import half_made
 from world_model.train.rollout import rollout
 from world_model.train.streaming import velocities
 from world_model.train.times import chunk_times, logit_normal, model_times
@@ -60,6 +61,8 @@ def streaming_loss(model: FlowModel, clips: Clips, rolls: Tensor, draw: torch.Ge
     time = model_times(logit_normal((count, frames - 1), draw), config.shift).to(latents)
     time = torch.where(uniform(count, frames - 1) < config.pure_noise, 1000.0, time)
     data, noise = latents[:, :, 1:], normal(count, channels, frames - 1, *cells)
+    if config.own_steps:
+        noise, time = half_made(model, clips, context, data, noise, time, config.own_steps, draw)
     velocity = velocities(model.transformer, model.config, clips, context, noised(data, noise, time), time)
     error = velocity_error(model, velocity, noise - data)  # (B, T-1)
     logs = {
