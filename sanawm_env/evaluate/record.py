@@ -5,7 +5,7 @@ The first line says what is evaluated; a file of another evaluation is not conti
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,7 @@ class Record:
 
     def outcomes(self, world: str) -> list[Outcome]:
         """What is known of a world."""
-        known = [json.loads(line) for line in self._lines]
-        return [
-            Outcome(**(entry["outcome"] | {"goal": tuple(entry["outcome"]["goal"])}))
-            for entry in known
-            if entry["world"] == world
-        ]
+        return outcomes_of(self._lines, world)
 
     def add(self, world: str, outcome: Outcome) -> None:
         """Write one more."""
@@ -48,3 +43,17 @@ class Record:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         self._lines.append(line)
+
+
+def read_outcomes(path: Path, world: str) -> list[Outcome]:
+    """What an evaluation that has ended knows of a world."""
+    return outcomes_of(path.read_text(encoding="utf-8").splitlines()[1:], world)
+
+
+def outcomes_of(lines: Sequence[str], world: str) -> list[Outcome]:
+    entries = [json.loads(line) for line in lines]
+    return [
+        Outcome(**(entry["outcome"] | {"goal": tuple(entry["outcome"]["goal"])}))
+        for entry in entries
+        if entry["world"] == world
+    ]

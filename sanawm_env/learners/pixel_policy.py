@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from world_model.errors import InputError
-
 GRID, FEATURES, HIDDEN = 32, 16, 64
-AXES = (0, 1, 2, 4)  # of a twist: the three speeds and the yaw. The view neither tilts nor rolls, and stays upright
+AXES = (1, 2, 4)  # of a twist: down, ahead, yaw. It looks where it goes, upright, and what it goes to stays in view
 
 
 class PixelPolicy(nn.Module):
@@ -50,14 +48,14 @@ class PixelPolicy(nn.Module):
 
     @torch.jit.export
     def decide(self, small: Tensor) -> Tensor:
-        """Shrunken frames -> the steered axes (N, 4) in [-1, 1]."""
+        """Shrunken frames -> the steered axes (N, 3) in [-1, 1]."""
         maps = self.look(small.float() / 127.5 - 1).flatten(2)  # (N, K, G * G / 4)
         peaks = torch.softmax(maps, 2) @ self.places  # (N, K, 2)
         return torch.tanh(self.steer(torch.cat([peaks.flatten(1), maps.amax(2)], 1)))
 
     @torch.jit.export
     def twist(self, steered: Tensor) -> Tensor:
-        """Actions (N, 6) that hold what is steered (N, 4), cut to [-1, 1], and zero elsewhere."""
+        """Actions (N, 6) that hold what is steered (N, 3), cut to [-1, 1], and zero elsewhere."""
         empty = torch.zeros(len(steered), 6, dtype=steered.dtype, device=steered.device)
         return empty.index_copy(1, self.axes, steered.clamp(-1, 1))
 
@@ -67,21 +65,8 @@ class PixelPolicy(nn.Module):
         torch.jit.script(self).save(str(path))
 
 
-def load_policy(path: Path) -> torch.jit.ScriptModule:
-    """A policy out of a TorchScript file: frames (N, H, W, 3) uint8 -> actions. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"policy: expected a TorchScript file, got none at {path}")
-    return torch.jit.load(str(path), map_location="cpu").eval()
-
-
-@torch.no_grad()
-def act(policy: nn.Module, frames: np.ndarray) -> np.ndarray:
-    """Actions (N, 6) float32 for frames (N, H, W, 3) uint8."""
-    return policy(torch.from_numpy(frames)).numpy()
-
-
 def goal_ahead(agent_pos: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """The goal in the camera's own axes (N, 3), metres, of obs="dict": privileged, for a critic alone."""
+    """The goal in the camera's own axes (N, 3), metres, of obs="dict": privileged, for what teaches it alone."""
     right, down = agent_pos[:, 3:6], agent_pos[:, 6:9]
     axes = np.stack([right, down, np.cross(right, down)], 1)  # (N, 3, 3), camera axes as rows
     return np.einsum("nij,nj->ni", axes, goal - agent_pos[:, :3])
