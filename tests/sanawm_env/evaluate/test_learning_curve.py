@@ -25,13 +25,13 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "learners" / "teacher_student
 
 @pytest.fixture
 def options(model_folder: Path, tmp_path: Path) -> Evaluate:
-    """Three scenes, whose goals are reached by nine steps ahead. The twin is the world model itself."""
-    arguments = json.dumps({"model": str(model_folder)})
+    """Three scenes, whose goals are reached by nine steps ahead. The twin is the world model, too slow for that."""
+    arguments = {"model": str(model_folder)}
     return dataclasses.replace(
         OPTIONS,
         twin="SanaWM-v0",
-        env_args=arguments,
-        twin_args=arguments,
+        env_args=json.dumps(arguments),
+        twin_args=json.dumps(arguments | {"max_speed": 0.1}),
         episodes=3,
         steps=10,
         worlds=3,
@@ -55,15 +55,16 @@ def test_policies_are_scored_by_run_and_by_steps(options: Evaluate, tmp_path: Pa
     points = learning_curve(config)
     rates = {(each.run, each.steps, each.world): each.success for each in points}
     for world in ("model", "twin"):
-        assert [rates["one", steps, world] for steps in (8, 100)] == [0, 1]
+        reached = float(world == "model")
+        assert [rates["one", steps, world] for steps in (8, 100)] == [0, reached]
         assert [rates["other", steps, world] for steps in (8, 100)] == [0, 0]
-        assert [rates[MEAN, steps, world] for steps in (8, 100)] == [0, 0.5]
+        assert [rates[MEAN, steps, world] for steps in (8, 100)] == [0, reached / 2]
         assert rates["random", None, world] == 0
-        assert rates["sanawm_env.evaluate.learning_curve:straight_ahead", None, world] == 1
+        assert rates["sanawm_env.evaluate.learning_curve:straight_ahead", None, world] == reached
     rows = list(csv.DictReader((options.out / "curve.csv").open()))
     assert [float(row["success"]) for row in rows] == [each.success for each in points]
-    assert "| 100 | 0.50 ± 0.00 | 0.50 ± 0.00 |" in (options.out / "curve.md").read_text()
-    assert "| straight ahead | 1.00 ± 0.00 |" in (options.out / "curve.md").read_text()
+    assert "| 100 | 0.50 ± 0.00 | 0.00 ± 0.00 |" in (options.out / "curve.md").read_text()
+    assert "| straight ahead | 1.00 ± 0.00 | 0.00 ± 0.00 |" in (options.out / "curve.md").read_text()
     # what was cut off is played again, and nothing else
     record = options.out / "one" / "episodes.jsonl"
     whole = record.read_text()
@@ -90,10 +91,10 @@ def test_each_start_counts_once() -> None:
 def two_runs() -> list[Point]:
     rates = {"one": (0.25, 0.75), "other": (0.25, 0.25), MEAN: (0.25, 0.5)}
     return [
-        Point(run, steps, world, rate, 0.1, 2 * rate, 0.5)
+        Point(run, steps, world, rate + better, 0.1, 2 * rate, 0.5)
         for run, pair in rates.items()
         for steps, rate in zip((500, 1000), pair, strict=True)
-        for world in ("model", "twin")
+        for world, better in (("model", 0.0), ("twin", 0.2))
     ] + [Point("a:straight_ahead", None, world, 0.125, 0.05, -0.5, 0.1) for world in ("model", "twin")]
 
 
@@ -108,6 +109,8 @@ def test_the_chart_shows_every_point_with_its_error() -> None:
     assert x_after - x == pytest.approx(190)  # half the panel of 380 pixels is 500 steps
     assert y - y_after == pytest.approx(65)  # a quarter more of 260 pixels
     assert f'<line x1="{x:.1f}" y1="{y - 26:.1f}" x2="{x:.1f}" y2="{y + 26:.1f}"' in text  # 0.1 to either side
+    (x_twin, y_twin), _ = thick[1]
+    assert (x_twin - x, y - y_twin) == (pytest.approx(4), pytest.approx(52))  # beside it, 0.2 higher
     assert text.count("<circle") == 2 * 2 * 2
     assert text.count("stroke-dasharray") == 2 * 2
     for words in (
@@ -123,7 +126,7 @@ def test_the_chart_shows_every_point_with_its_error() -> None:
     assert alone.count("<polyline") == 4  # its mean is the run itself
     assert "trainings" not in alone
     assert (
-        to_markdown(two_runs()).splitlines()[2] == "| 500 | 0.25 ± 0.10 | 0.25 ± 0.10 | +0.50 ± 0.50 | +0.50 ± 0.50 |"
+        to_markdown(two_runs()).splitlines()[2] == "| 500 | 0.25 ± 0.10 | 0.45 ± 0.10 | +0.50 ± 0.50 | +0.50 ± 0.50 |"
     )
 
 
