@@ -1,8 +1,12 @@
 """What a flow run measures on held-out clips while it trains.
 
+A chunk drawn after the truth and one drawn after the model's own chunks tell apart what a step gets wrong and what
+adds up over steps.
+
 Shapes: B clips, T latents, C channels, Y, X cells, F frames.
 """
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -27,15 +31,19 @@ BIDIRECTIONAL_SHIFT = 3.0
 def measure(
     model: FlowModel, tokenizer: VideoTokenizer, tensors: Mapping[str, Tensor], mode: str
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Held-out numbers: velocity loss at three times given what the mode gives (streaming: the true context), PSNR of
-    played clips against decoded truth second by second beside that of the repeated start; and a picture of both."""
+    """Held-out numbers: velocity loss at three times given what the mode gives (streaming: the true context), PSNR
+    against decoded truth second by second, of played clips, of the repeated start and, streaming, of every chunk made
+    after the true ones ("forced"); and a picture of truth and play."""
     clips = model.clips(tensors)
     latents = clips.latents
     noise = torch.randn(latents[:, :, 1:].shape, generator=generator(0, 0, "measure")).to(latents)
     numbers = _losses(model, clips, noise, mode)
     truth = tokenizer.decode(latents, None)[0].clamp(-1, 1)
     played = tokenizer.decode(_play(model, clips, noise, mode), None)[0].clamp(-1, 1)
-    for name, video in (("model", played), ("repeat", truth[:, :, :1].expand_as(truth))):
+    videos = {"model": played, "repeat": truth[:, :, :1].expand_as(truth)}
+    if mode == "streaming":
+        videos["forced"] = tokenizer.decode(_forced(model, clips, noise), None)[0].clamp(-1, 1)
+    for name, video in videos.items():
         psnr = psnr_by_second(video, truth, model.config.fps)
         numbers |= {f"psnr_{name}_{second}s": value for second, value in enumerate(psnr, 1)}
     stride = model.config.tokenizer.temporal_stride
@@ -85,6 +93,16 @@ def _play(model: FlowModel, clips: Clips, noise: Tensor, mode: str) -> Tensor:
     whole = torch.cat([clips.latents[:, :, :1], noise], 2)
     *_, (_, latents) = whole_clip.denoise(model.transformer, model.config, clips, whole, times)
     return latents
+
+
+def _forced(model: FlowModel, clips: Clips, noise: Tensor) -> Tensor:
+    """Every chunk as play would make it after the true ones."""
+    latents, made = clips.latents, noise
+    for now, then in itertools.pairwise(model.config.steps):
+        times = torch.full((len(latents), noise.shape[2]), float(now), device=latents.device)
+        velocity = streaming.velocities(model.transformer, model.config, clips, latents, made, times)
+        made = made - (now - then) / 1000 * velocity.to(made.dtype)
+    return torch.cat([latents[:, :, :1], made], 2)
 
 
 def _chunks(frames: int, model: FlowModel, mode: str) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from world_model.train.flow import train
 from world_model.train.flow_model import FlowModel, FlowRun, batch_of, rollout_share
 from world_model.train.loop import RunConfig, generator
 from world_model.train.losses import flow_loss
+from world_model.train.measure import measure
 from world_model.train.rollout import rollout
 from world_model.vae import VideoTokenizer
 
@@ -114,6 +115,17 @@ def test_a_rollout_in_training_is_the_world_that_is_played(folder: Path) -> None
         path = clips.poses[:, 1 + 4 * step : 5 + 4 * step]
         state, latents = world.step_latent(state, path, noise=noise[:, :, step : step + 1])
         assert torch.allclose(latents.values, made[:, :, step + 1 : step + 2], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_follows_the_truth_is_measured_beside_what_is_played(folder: Path) -> None:
+    model = random_flow_model(toy(), 3).eval()
+    tensors = batch_of(open_latents(folder / "latents"), model.text, 2, 5, generator(0, 0, "t"), 0.0).tensors
+    tokenizer = VideoTokenizer(model.config.tokenizer).eval()
+    one_step = {**tensors, "latents": tensors["latents"][:, :, :2], "poses": tensors["poses"][:, :5]}
+    short, long = (measure(model, tokenizer, part, "streaming")[0] for part in (one_step, tensors))
+    assert short["psnr_forced_1s"] == pytest.approx(short["psnr_model_1s"], abs=1e-3)  # the first chunk knows no other
+    assert long["psnr_forced_1s"] != pytest.approx(long["psnr_model_1s"], abs=1e-3)
 
 
 def test_the_loss_is_a_function_of_weights_batch_and_generator(folder: Path, tmp_path: Path) -> None:
