@@ -73,7 +73,9 @@ def measure(
     length, step = check_episodes(model, episodes), model.config.frames_per_step
     span = round(SECONDS * episodes[0].fps)
     count = latents * model.config.tokenizer.temporal_stride // span
-    if span % step or count <= SETTLED + 1:
+    if span % step:
+        raise InputError(f"episodes: expected a rate at which {SECONDS} s are whole steps of {step}, got {span} frames")
+    if count <= SETTLED + 1:
         needed = (SETTLED + 2) * span // model.config.tokenizer.temporal_stride
         raise InputError(f"latents: expected at least {needed}, three windows of {SECONDS} s, got {latents}")
     truth = torch.from_numpy(np.stack([episode.frames[:length] for episode in episodes]))

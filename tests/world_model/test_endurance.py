@@ -77,3 +77,9 @@ def test_a_fifth_either_way_is_a_collapse(gradient: float, frechet: float, colla
 def test_fewer_than_three_windows_are_refused(model: WorldModel) -> None:
     with pytest.raises(InputError, match="expected at least 120, three windows of 10 s, got 119"):
         measure(model, [episode("still", [0] * 6, frames=17, size=SIZE)], 119)
+
+
+def test_a_rate_that_cuts_a_step_is_refused(model: WorldModel) -> None:
+    odd = dataclasses.replace(episode("still", [0] * 6, frames=17, size=SIZE), fps=15.0)
+    with pytest.raises(InputError, match="whole steps of 4, got 150 frames"):
+        measure(model, [odd], 240)
