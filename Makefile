@@ -106,7 +106,8 @@ train-tiny: $(VENV)/.test  ## all stages of training on ten rooms, minutes in al
 	$(BIN)/python -m world_model.train pairs --config $(TINY)/pairs.json
 	$(BIN)/python -m world_model.train pairs --config $(TINY)/pairs.json \
 		--data runs/tiny/latents/val --out runs/tiny/pairs/val --count 4
-	$(BIN)/python -m world_model.train refiner --config $(TINY)/refiner.json
+	for stage in judge adversarial refiner; do \
+		$(BIN)/python -m world_model.train $$stage --config $(TINY)/$$stage.json || exit 1; done
 	$(BIN)/python examples/random_agent.py --model runs/tiny/refiner/export
 
 gpu-train:  ## the same on a GPU, with GPU_PYTHON's own torch

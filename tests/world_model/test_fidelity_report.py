@@ -10,7 +10,8 @@ import torch
 
 from tests.world_model.box_room import episode
 from world_model.fidelity import ALL, SYSTEMS, Row
-from world_model.fidelity_report import comparison, targets, to_json, to_markdown, verdicts
+from world_model.fidelity_report import comparison, to_json, to_markdown
+from world_model.fidelity_verdicts import targets, verdicts
 
 KINDS = ("yaw", "pitch", "forward", "strafe", "still", "random")
 PSNR = {"model": 20.0, "repeat": 15.0, "warp": 17.0, "tokenizer": 30.0, "truth": 60.0}

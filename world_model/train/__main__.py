@@ -21,6 +21,8 @@ OBJECTIVES = {
     "latents": ("world_model.train.data.latents", "LatentsRun"),
     "text": ("world_model.train.data.encode_text", "TextRun"),
     "flow": ("world_model.train.flow", "FlowRun"),
+    "judge": ("world_model.train.judge", "JudgeRun"),
+    "adversarial": ("world_model.train.adversarial", "AdversarialRun"),
     "trajectories": ("world_model.train.trajectories", "TrajectoryRun"),
     "ode": ("world_model.train.ode", "OdeRun"),
     "self_forcing": ("world_model.train.self_forcing", "SelfForcingRun"),

@@ -18,7 +18,7 @@ from world_model.presets import sana_wm
 from world_model.released import load_released
 from world_model.train import lora, snapshot
 from world_model.train.aim import aim_heads
-from world_model.train.data.latents import open_latents
+from world_model.train.data.latents import WindowSource, open_latents
 from world_model.train.data.text_features import TextFeatures
 from world_model.train.flow_model import FlowModel, FlowRun, batch_of, rollout_share
 from world_model.train.initialise import whiten_plucker
@@ -32,6 +32,27 @@ from world_model.weights import load_strictly, read_safetensors
 
 def train(config: FlowRun) -> None:
     """Train, and export a folder: for `WorldModel.from_pretrained`, or of a transformer alone (train/outcome.py)."""
+    model, tokenizer, data = prepare(config)
+
+    def loss(module: nn.Module, tensors: Mapping[str, Tensor], noise: torch.Generator):
+        assert isinstance(module, FlowModel)
+        return flow_loss(module, tensors, noise, config)
+
+    validate, export = measure_and_export(config, tokenizer, model, mode=config.mode)
+    fit(
+        config.run,
+        model,
+        loss,
+        lambda step: batch_at(config, model, data, step),
+        validate=validate,
+        export=export,
+        whole_clips=config.mode != "streaming",
+        remakes_frozen=config.lora_rank > 0,
+    )
+
+
+def prepare(config: FlowRun) -> tuple[FlowModel, VideoTokenizer | None, WindowSource]:
+    """The model as training begins with it, the tokenizer of its latents if this package has it, and the data."""
     world = sana_wm() if config.world == sana_wm().name else config_from_json(Path(config.world).read_text())
     tokenizer, text = tokenizer_and_text(config, world)
     torch.manual_seed(config.run.seed)
@@ -52,26 +73,13 @@ def train(config: FlowRun) -> None:
         lora.hold_in(model.transformer, getattr(torch, config.frozen_dtype))
         lora.add_updates(model.transformer, config.lora_rank)
 
-    def sample_batch(step: int) -> Batch:
-        draw = generator(config.run.seed, step, "clips")
-        share = rollout_share(config, step)
-        return batch_of(data, model.text, config.run.batch, config.latents, draw, share, config.span)
+    return model, tokenizer, data
 
-    def loss(module: nn.Module, tensors: Mapping[str, Tensor], noise: torch.Generator):
-        assert isinstance(module, FlowModel)
-        return flow_loss(module, tensors, noise, config)
 
-    validate, export = measure_and_export(config, tokenizer, model, mode=config.mode)
-    fit(
-        config.run,
-        model,
-        loss,
-        sample_batch,
-        validate=validate,
-        export=export,
-        whole_clips=config.mode != "streaming",
-        remakes_frozen=config.lora_rank > 0,
-    )
+def batch_at(config: FlowRun, model: FlowModel, data: WindowSource, step: int) -> Batch:
+    """The clips of a step."""
+    draw, share = generator(config.run.seed, step, "clips"), rollout_share(config, step)
+    return batch_of(data, model.text, config.run.batch, config.latents, draw, share, config.span)
 
 
 def tokenizer_and_text(config: FlowRun, world: WorldConfig) -> tuple[VideoTokenizer | None, TextFeatures | None]:

@@ -5,6 +5,7 @@ Shapes: B clips, T latents, C channels, Y, X cells.
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,17 +25,52 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 def flow_loss(model: FlowModel, tensors: Mapping[str, Tensor], draw: torch.Generator, config: FlowRun) -> Loss:
     """The loss of `config.mode`, a scalar, and its parts."""
-    latents = tensors["latents"]
-    keep = torch.rand((len(latents), 1), generator=draw).to(latents) >= config.caption_dropout
-    words = torch.arange(tensors["mask"].shape[1], device=latents.device) == 0  # the start token always stays
-    clips = model.clips({**tensors, "mask": tensors["mask"] & (keep | words)})
+    clips = some_without_words(model, tensors, draw, config.caption_dropout)
     if config.mode == "streaming":
         return streaming_loss(model, clips, tensors["rollout"], draw, config)
     return whole_clip_loss(model, clips, draw, config)
 
 
+def some_without_words(model: FlowModel, tensors: Mapping[str, Tensor], draw: torch.Generator, dropout: float) -> Clips:
+    """The clips of a batch, a share of them without caption."""
+    latents = tensors["latents"]
+    keep = torch.rand((len(latents), 1), generator=draw).to(latents) >= dropout
+    words = torch.arange(tensors["mask"].shape[1], device=latents.device) == 0  # the start token always stays
+    return model.clips({**tensors, "mask": tensors["mask"] & (keep | words)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """Chunks as the model sees and answers them in training; all but the start of B clips.
+
+    noisy, velocity, target (B, C, T-1, Y, X): what it is shown, what it answers, what it should. time (B, T-1).
+    """
+
+    clips: Clips
+    noisy: Tensor
+    time: Tensor
+    velocity: Tensor
+    target: Tensor
+
+    def data(self) -> Tensor:
+        """The chunks that the answers lead to, (B, C, T-1, Y, X)."""
+        return self.noisy - self.time[:, None, :, None, None] / 1000 * self.velocity.float()
+
+
 def streaming_loss(model: FlowModel, clips: Clips, rolls: Tensor, draw: torch.Generator, config: FlowRun) -> Loss:
-    """Mean squared error of the velocity noise - data over all chunks but the start, each from the cache of its past.
+    """Mean squared error of the velocity over all chunks but the start, each from the cache of its past."""
+    return squared_error(model, streamed(model, clips, rolls, draw, config), rolls)
+
+
+def squared_error(model: FlowModel, made: Streamed, rolls: Tensor) -> Loss:
+    """Of the velocities; logged as well for the clips (`rolls`) whose context was the model's own."""
+    error = velocity_error(model, made.velocity, made.target)  # (B, T-1)
+    logs = {"loss_rollout": error[rolls].mean() if rolls.any() else error.mean(), "rolled": rolls.float().mean()}
+    return error.mean(), {name: value.detach() for name, value in logs.items()}
+
+
+def streamed(model: FlowModel, clips: Clips, rolls: Tensor, draw: torch.Generator, config: FlowRun) -> Streamed:
+    """Chunks of all clips at random times, each answered from the cache of its past.
 
     rolls (B,) bool: the clips whose context is the model's own rollout. The context of half of the others is noised
     a little; a quarter of all clips jump in time after the start latent.
@@ -63,13 +99,9 @@ def streaming_loss(model: FlowModel, clips: Clips, rolls: Tensor, draw: torch.Ge
     data, noise = latents[:, :, 1:], normal(count, channels, frames - 1, *cells)
     if config.own_steps:
         noise, time = half_made(model, clips, context, data, noise, time, config.own_steps, draw)
-    velocity = velocities(model.transformer, model.config, clips, context, noised(data, noise, time), time)
-    error = velocity_error(model, velocity, noise - data)  # (B, T-1)
-    logs = {
-        "loss_rollout": error[rolled].mean() if len(rolled) else error.mean(),
-        "rolled": rolls.float().mean(),
-    }
-    return error.mean(), {name: value.detach() for name, value in logs.items()}
+    noisy = noised(data, noise, time)
+    velocity = velocities(model.transformer, model.config, clips, context, noisy, time)
+    return Streamed(clips=clips, noisy=noisy, time=time, velocity=velocity, target=noise - data)
 
 
 def late(frame_index: Tensor, gap: int, draw: torch.Generator) -> Tensor:

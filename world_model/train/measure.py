@@ -6,6 +6,7 @@ adds up over steps.
 Shapes: B clips, T latents, C channels, Y, X cells, F frames.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from world_model import whole_clip
-from world_model.clips import Clips, noised
+from world_model.clips import Clips, noised, select
 from world_model.pictures import sheet
 from world_model.train import streaming
 from world_model.train.flow_model import FlowModel
@@ -33,7 +34,7 @@ def measure(
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Held-out numbers: velocity loss at three times given what the mode gives (streaming: the true context), PSNR
     against decoded truth second by second, of played clips, of the repeated start and, streaming, of every chunk made
-    after the true ones ("forced"); and a picture of truth and play."""
+    after the true ones ("forced") and after the start alone ("alone"); and a picture of truth and play."""
     clips = model.clips(tensors)
     latents = clips.latents
     noise = torch.randn(latents[:, :, 1:].shape, generator=generator(0, 0, "measure")).to(latents)
@@ -42,7 +43,8 @@ def measure(
     played = tokenizer.decode(_play(model, clips, noise, mode), None)[0].clamp(-1, 1)
     videos = {"model": played, "repeat": truth[:, :, :1].expand_as(truth)}
     if mode == "streaming":
-        videos["forced"] = tokenizer.decode(_forced(model, clips, noise), None)[0].clamp(-1, 1)
+        for name, made in (("forced", made_after_truth), ("alone", made_alone)):
+            videos[name] = tokenizer.decode(made(model, clips, noise), None)[0].clamp(-1, 1)
     for name, video in videos.items():
         psnr = psnr_by_second(video, truth, model.config.fps)
         numbers |= {f"psnr_{name}_{second}s": value for second, value in enumerate(psnr, 1)}
@@ -95,14 +97,26 @@ def _play(model: FlowModel, clips: Clips, noise: Tensor, mode: str) -> Tensor:
     return latents
 
 
-def _forced(model: FlowModel, clips: Clips, noise: Tensor) -> Tensor:
+def made_after_truth(model: FlowModel, clips: Clips, noise: Tensor) -> Tensor:
     """Every chunk as play would make it after the true ones."""
-    latents, made = clips.latents, noise
+    made = noise
     for now, then in itertools.pairwise(model.config.steps):
-        times = torch.full((len(latents), noise.shape[2]), float(now), device=latents.device)
-        velocity = streaming.velocities(model.transformer, model.config, clips, latents, made, times)
+        times = torch.full((len(noise), noise.shape[2]), float(now), device=noise.device)
+        velocity = streaming.velocities(model.transformer, model.config, clips, clips.latents, made, times)
         made = made - (now - then) / 1000 * velocity.to(made.dtype)
-    return torch.cat([latents[:, :, :1], made], 2)
+    return torch.cat([clips.latents[:, :, :1], made], 2)
+
+
+def made_alone(model: FlowModel, clips: Clips, noise: Tensor) -> Tensor:
+    """Every chunk as it is made after the start latent and nothing else, however far that is."""
+    count, later = len(noise), noise.shape[2]
+    chunk = torch.arange(1, 1 + later, device=noise.device).repeat(count)  # (B*(T-1),)
+    each = select(clips, torch.arange(count, device=noise.device).repeat_interleave(later))
+    kept = torch.stack([torch.zeros_like(chunk), chunk], 1)
+    pairs = each.latents[torch.arange(len(chunk))[:, None], :, kept].transpose(1, 2)  # (B*(T-1), C, 2, Y, X)
+    each = dataclasses.replace(each, latents=pairs, kept=kept, frame_index=kept)
+    made = made_after_truth(model, each, noise.transpose(1, 2).flatten(0, 1)[:, :, None])[:, :, 1]
+    return torch.cat([clips.latents[:, :, :1], made.unflatten(0, (count, later)).transpose(1, 2)], 2)
 
 
 def _chunks(frames: int, model: FlowModel, mode: str) -> tuple[int, ...]:

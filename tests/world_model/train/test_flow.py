@@ -18,7 +18,7 @@ from world_model.train.flow import train
 from world_model.train.flow_model import FlowModel, FlowRun, batch_of, rollout_share
 from world_model.train.loop import RunConfig, generator
 from world_model.train.losses import flow_loss
-from world_model.train.measure import measure
+from world_model.train.measure import made_after_truth, made_alone, measure
 from world_model.train.rollout import rollout
 from world_model.vae import VideoTokenizer
 
@@ -124,8 +124,21 @@ def test_what_follows_the_truth_is_measured_beside_what_is_played(folder: Path) 
     tokenizer = VideoTokenizer(model.config.tokenizer).eval()
     one_step = {**tensors, "latents": tensors["latents"][:, :, :2], "poses": tensors["poses"][:, :5]}
     short, long = (measure(model, tokenizer, part, "streaming")[0] for part in (one_step, tensors))
-    assert short["psnr_forced_1s"] == pytest.approx(short["psnr_model_1s"], abs=1e-3)  # the first chunk knows no other
-    assert long["psnr_forced_1s"] != pytest.approx(long["psnr_model_1s"], abs=1e-3)
+    for name in ("psnr_forced_1s", "psnr_alone_1s"):
+        assert short[name] == pytest.approx(short["psnr_model_1s"], abs=1e-3)  # the first chunk knows no other
+        assert long[name] != pytest.approx(long["psnr_model_1s"], abs=1e-3)
+    assert long["psnr_forced_1s"] != pytest.approx(long["psnr_alone_1s"], abs=1e-3)
+
+
+@torch.no_grad()
+def test_a_chunk_made_from_the_start_alone_is_that_of_a_clip_with_a_gap(folder: Path) -> None:
+    model = random_flow_model(toy(), 3).eval()
+    tensors = batch_of(open_latents(folder / "latents"), model.text, 2, 5, generator(0, 0, "t"), 0.0).tensors
+    noise = torch.randn(tensors["latents"][:, :, 1:].shape, generator=generator(0, 0, "n"))
+    found = made_alone(model, model.clips(tensors), noise)
+    kept = torch.tensor([[0, 3], [0, 3]])
+    gap = model.clips({**tensors, "latents": tensors["latents"][:, :, [0, 3]], "kept": kept})
+    assert torch.allclose(found[:, :, 3], made_after_truth(model, gap, noise[:, :, 2:3])[:, :, 1], rtol=1e-4, atol=1e-4)
 
 
 def test_the_loss_is_a_function_of_weights_batch_and_generator(folder: Path, tmp_path: Path) -> None:
