@@ -21,9 +21,11 @@ PACKAGING := pyproject.toml constraints.txt
 DATA ?= data/latents
 TOKENIZER ?= runs/tokenizer/export
 WORLD ?= world_model/assets/nano/config.json
-OUT ?= runs/flow
+OUT ?= runs/$(STAGE)
 MINUTES ?= 9
-RECIPE ?= world_model/train/recipes/flow.json
+# What is trained: flow, or adversarial, which sharpens what flow has made (docs/training.md).
+STAGE ?= flow
+RECIPE ?= world_model/train/recipes/$(STAGE).json
 # Further settings of the recipe, for example SET="run.batch=16 run.init=runs/earlier/snapshots/step_00001000".
 SET ?=
 
@@ -31,11 +33,11 @@ SET ?=
 GPU_PYTHON ?= python3
 
 # $(1) the Python, $(2) settings of the machine. `timeout` reports 124 where it had to end the run, which is its job.
-define train_flow
+define train_world
 	mkdir -p "$(OUT)"
 	$(1) .ci/configure.py $(RECIPE) run.out="$(OUT)" world="$(WORLD)" tokenizer="$(TOKENIZER)" \
-		data="$(DATA)/train" validation="$(DATA)/val" $(2) $(SET) > "$(OUT)/flow.json"
-	timeout --signal=TERM $(MINUTES)m $(1) -m world_model.train flow --config "$(OUT)/flow.json" || test $$? -eq 124
+		data="$(DATA)/train" validation="$(DATA)/val" $(2) $(SET) > "$(OUT)/$(STAGE).json"
+	timeout --signal=TERM $(MINUTES)m $(1) -m world_model.train $(STAGE) --config "$(OUT)/$(STAGE).json" || test $$? -eq 124
 endef
 
 .DELETE_ON_ERROR:
@@ -86,7 +88,7 @@ typecheck: $(VENV)/.dev  ## check types
 	$(BIN)/pyright
 
 train: $(VENV)/.core  ## train or continue the world model on this machine's CPU for MINUTES
-	$(call train_flow,$(BIN)/python,run.device=cpu run.dtype=float32 run.threads=1 run.batch=8)
+	$(call train_world,$(BIN)/python,run.device=cpu run.dtype=float32 run.threads=1 run.batch=8)
 
 # Every stage of training, on a few rooms: the shortest proof that all of them work together.
 TINY := world_model/train/recipes/tiny
@@ -111,7 +113,7 @@ train-tiny: $(VENV)/.test  ## all stages of training on ten rooms, minutes in al
 	$(BIN)/python examples/random_agent.py --model runs/tiny/refiner/export
 
 gpu-train:  ## the same on a GPU, with GPU_PYTHON's own torch
-	$(call train_flow,$(GPU_PYTHON),run.device=cuda run.dtype=bfloat16)
+	$(call train_world,$(GPU_PYTHON),run.device=cuda run.dtype=bfloat16)
 
 gpu-check:  ## on a GPU: compare with the CPU, then measure speed; GPU_PYTHON needs no pytest
 	@for check in tests/*/test_cuda.py; do echo "$$check"; PYTHONPATH=. $(GPU_PYTHON) "$$check" -v || exit 1; done
