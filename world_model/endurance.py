@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from world_model.errors import InputError
-from world_model.fidelity import check_episodes, encode, latent_features
+from world_model.fidelity import begin, check_episodes, encode, latent_features
 from world_model.image_metrics import frechet_distance, gradient_energy, psnr
 from world_model.model import WorldModel
 from world_model.train.data.episode import Episode
@@ -81,12 +81,7 @@ def measure(
     truth = torch.from_numpy(np.stack([episode.frames[:length] for episode in episodes]))
     poses = torch.from_numpy(np.stack([episode.c2w[:length] for episode in episodes]))
     turns = there_and_back(length, count * span + 1)
-    state, newest = model.reset(
-        list(truth[:, 0].numpy()),
-        [episode.caption for episode in episodes],
-        np.stack([episode.intrinsics[0] for episode in episodes]),
-        range(len(episodes)),
-    )
+    state, newest = begin(model, episodes, range(len(episodes)))
     windows, kept = [], [newest]
     for number in range(count):
         index = turns[number * span : (number + 1) * span + 1]

@@ -22,6 +22,7 @@ from world_model.errors import EpisodeError, InputError
 from world_model.image_metrics import frechet_distance, gradient_energy, psnr, ssim
 from world_model.model import WorldModel, to_frames, to_video
 from world_model.reprojection import seen_by_start, warp_start
+from world_model.state import WorldState
 from world_model.train.data.episode import Episode
 
 SYSTEMS = ("model", "repeat", "warp", "tokenizer", "truth")
@@ -125,13 +126,18 @@ def check_episodes(model: WorldModel, episodes: Sequence[Episode]) -> int:
     return length
 
 
+def begin(model: WorldModel, episodes: Sequence[Episode], seeds: Sequence[int]) -> tuple[WorldState, Tensor]:
+    """Worlds that start where the episodes do, and their first frames (B, 1, H, W, 3) uint8."""
+    lenses = np.stack([episode.intrinsics[0] for episode in episodes])
+    prompts = [episode.caption for episode in episodes]
+    return model.reset([episode.frames[0] for episode in episodes], prompts, lenses, seeds)
+
+
 @torch.no_grad()
 def rollout(model: WorldModel, episodes: Sequence[Episode], length: int, seeds: Sequence[int]) -> list[Tensor]:
     """Generated frames (length, H, W, 3) uint8 along each episode's true poses, its own frame 0 first."""
     step = model.config.frames_per_step
-    lenses = np.stack([episode.intrinsics[0] for episode in episodes])
-    prompts = [episode.caption for episode in episodes]
-    state, frames = model.reset([episode.frames[0] for episode in episodes], prompts, lenses, seeds)
+    state, frames = begin(model, episodes, seeds)
     path = torch.from_numpy(np.stack([episode.c2w[:length] for episode in episodes]))
     video = [frames]
     for first in range(1, length, step):

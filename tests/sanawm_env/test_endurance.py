@@ -1,6 +1,5 @@
 """`sanawm endurance`, on an untrained model."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -8,21 +7,16 @@ import pytest
 import torch
 
 from sanawm_env.endurance import EnduranceConfig, run
-from tests.world_model.box_room import episode
+from tests.world_model.box_room import episode, small_nano
 from world_model.checkpoint import build_parts, save_folder
-from world_model.config import TokenizerConfig
 from world_model.errors import InputError
-from world_model.presets import nano
 from world_model.train.data.episode import write_episode
 
 SIZE = 64
 
 
 def test_it_writes_a_table_and_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = nano(("a", "box"))
-    small = dataclasses.replace(config.transformer, depth=1, heads=1)
-    tokenizer = TokenizerConfig(height=SIZE, width=SIZE, base_width=16)
-    config = dataclasses.replace(config, transformer=small, tokenizer=tokenizer)
+    config = small_nano(SIZE)
     torch.manual_seed(0)
     save_folder(tmp_path / "model", config, build_parts(config), torch.float32)
     for number in range(2):

@@ -1,6 +1,5 @@
 """`sanawm fidelity`, on an untrained model and two short episodes."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -9,11 +8,9 @@ import torch
 
 from sanawm_env import fidelity
 from sanawm_env.fidelity import FidelityConfig, held_out, run
-from tests.world_model.box_room import episode
+from tests.world_model.box_room import episode, small_nano
 from world_model.checkpoint import build_parts, load_config, save_folder
-from world_model.config import TokenizerConfig
 from world_model.errors import InputError
-from world_model.presets import nano
 from world_model.refiner import Refiner, refiner_config, save_refiner
 from world_model.train.data.episode import write_episode
 from world_model.transformer import SanaWM
@@ -23,10 +20,7 @@ SIZE = 64
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    config = nano(("a", "box"))
-    small = dataclasses.replace(config.transformer, depth=2, heads=2)
-    tokenizer = TokenizerConfig(height=SIZE, width=SIZE, base_width=16)
-    config = dataclasses.replace(config, transformer=small, tokenizer=tokenizer)
+    config = small_nano(SIZE, depth=2)
     torch.manual_seed(0)
     save_folder(tmp_path / "model", config, build_parts(config), torch.float32)
     return tmp_path / "model"

@@ -1,7 +1,12 @@
-"""A room that tests can render exactly: a textured box with a textured block in it, by ray casting in numpy."""
+"""A room that tests can render exactly, a textured box with a textured block in it, by ray casting in numpy; and a
+world model small enough to be played in it."""
+
+import dataclasses
 
 import numpy as np
 
+from world_model.config import TokenizerConfig, WorldConfig
+from world_model.presets import nano
 from world_model.train.data.episode import Episode
 
 ROOM = np.array([[-3.0, -1.3, -2.5], [3.0, 1.3, 4.0]])  # lower and upper corner in frame 0's camera axes, metres
@@ -85,3 +90,11 @@ def episode(kind: str, twist: list[float], *, frames: int = 65, size: int = 128)
         depth=depth.astype(np.float16),
         meta={"path": kind},
     )
+
+
+def small_nano(size: int, depth: int = 1) -> WorldConfig:
+    """Nano for pictures of size x size pixels, with next to no weights."""
+    config = nano(("a", "box"))
+    transformer = dataclasses.replace(config.transformer, depth=depth, heads=depth)
+    tokenizer = TokenizerConfig(height=size, width=size, base_width=16)
+    return dataclasses.replace(config, transformer=transformer, tokenizer=tokenizer)

@@ -5,22 +5,17 @@ import dataclasses
 import pytest
 import torch
 
-from tests.world_model.box_room import episode
-from world_model.config import TokenizerConfig
+from tests.world_model.box_room import episode, small_nano
 from world_model.endurance import Endurance, Window, measure, there_and_back, to_markdown
 from world_model.errors import InputError
 from world_model.model import WorldModel
-from world_model.presets import nano
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
-    config = nano(("a", "box"))
-    small = dataclasses.replace(config.transformer, depth=1, heads=1)
-    tokenizer = TokenizerConfig(height=SIZE, width=SIZE, base_width=16)
-    return WorldModel.random(dataclasses.replace(config, transformer=small, tokenizer=tokenizer))
+    return WorldModel.random(small_nano(SIZE))
 
 
 def windows(gradient: float, frechet: float) -> Endurance:

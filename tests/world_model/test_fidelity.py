@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.world_model.box_room import episode
-from world_model.config import TokenizerConfig
+from tests.world_model.box_room import episode, small_nano
 from world_model.errors import EpisodeError, InputError
 from world_model.fidelity import ALL, SYSTEMS, Row, commanded_rotation, measure, rotation_figures
 from world_model.model import WorldModel
-from world_model.presets import nano
 from world_model.train.data.episode import Episode
 
 SIZE = 64
@@ -21,10 +19,7 @@ SIZE = 64
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
     """An untrained nano for small pictures."""
-    config = nano(("a", "box"))
-    small = dataclasses.replace(config.transformer, depth=2, heads=2)
-    tokenizer = TokenizerConfig(height=SIZE, width=SIZE, base_width=16)
-    return WorldModel.random(dataclasses.replace(config, transformer=small, tokenizer=tokenizer, steps=(1000, 0)))
+    return WorldModel.random(dataclasses.replace(small_nano(SIZE, depth=2), steps=(1000, 0)))
 
 
 @pytest.fixture(scope="module")
