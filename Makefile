@@ -34,6 +34,7 @@ GPU_PYTHON ?= python3
 
 # $(1) the Python, $(2) settings of the machine. `timeout` reports 124 where it had to end the run, which is its job.
 define train_world
+	@test -f "$(RECIPE)" || { echo "STAGE: expected flow or adversarial, or a RECIPE for it, got $(STAGE)" >&2; exit 1; }
 	mkdir -p "$(OUT)"
 	$(1) .ci/configure.py $(RECIPE) run.out="$(OUT)" world="$(WORLD)" tokenizer="$(TOKENIZER)" \
 		data="$(DATA)/train" validation="$(DATA)/val" $(2) $(SET) > "$(OUT)/$(STAGE).json"

@@ -17,11 +17,10 @@ from world_model.clips import select
 from world_model.errors import InputError
 from world_model.train.flow import batch_at, prepare
 from world_model.train.flow_model import FlowModel, FlowRun
-from world_model.train.judge import Judge, JudgeConfig, deceit, judge_loss
+from world_model.train.judge import Judge, JudgeConfig, deceit, judge_loss, load_judge, save_judge
 from world_model.train.loop import Batch, fit
 from world_model.train.losses import some_without_words, squared_error, streamed
 from world_model.train.outcome import measure_and_export
-from world_model.weights import load_strictly, read_safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +29,20 @@ class AdversarialRun(FlowRun):
     to sharpen."""
 
     judge: JudgeConfig = field(default_factory=JudgeConfig)
-    judge_init: str = ""  # file of a judge's weights to begin with (`python -m world_model.train judge`)
+    judge_init: str = ""  # folder with a judge to begin with: the export of `judge`, or of an adversarial run
     judge_lr: float = 1.0  # as a share of run.lr
     pull: float = 0.3  # of the judge on the model: the length of its gradient beside that of the squared error
     pull_full: int = 100  # steps until it pulls so much, for it knows nothing at first
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode != "streaming" or not self.own_steps or not self.tokenizer or self.lora_rank:
+        if self.mode != "streaming" or not 0 < self.own_steps <= 1 or not self.tokenizer or self.lora_rank:
             raise InputError(
-                "adversarial: expected mode 'streaming', own_steps > 0, a tokenizer and lora_rank 0, "
+                "adversarial: expected mode 'streaming', own_steps in (0, 1], a tokenizer and lora_rank 0, "
                 f"got {self.mode!r}, {self.own_steps}, {self.tokenizer!r} and {self.lora_rank}"
             )
+        if not self.run.init:
+            raise InputError("adversarial: expected run.init, the model to sharpen, got none")
         if self.judge_lr <= 0 or self.pull < 0 or self.pull_full < 1:
             raise InputError(
                 "adversarial: expected judge_lr > 0, pull >= 0 and pull_full >= 1, "
@@ -62,7 +63,7 @@ def train(config: AdversarialRun) -> None:
     player, tokenizer, data = prepare(config)
     duel = Duel(player, Judge(player.channel_weight.sqrt(), config.judge))
     if config.judge_init:
-        load_strictly(duel.judge, read_safetensors(Path(config.judge_init)), config.judge_init)
+        load_judge(duel.judge, Path(config.judge_init))
 
     def sample_batch(step: int) -> Batch:
         batch = batch_at(config, player, data, step)
@@ -73,7 +74,13 @@ def train(config: AdversarialRun) -> None:
         assert isinstance(module, Duel)
         return duel_loss(module, tensors, draw, config)
 
-    validate, export = measure_and_export(config, tokenizer, duel, "player")
+    validate, export_player = measure_and_export(config, tokenizer, duel, "player")
+
+    def export(module: nn.Module, folder: Path) -> None:
+        assert isinstance(module, Duel)
+        export_player(module, folder)
+        save_judge(module.judge, folder)
+
     scales = {"judge.": config.judge_lr}
     fit(config.run, duel, loss, sample_batch, validate=validate, export=export, lr_scales=scales)
 
@@ -85,20 +92,23 @@ def duel_loss(
 
     The judge sees the clips at the last of the model's steps, whose answers are what is played. Its pull is measured
     at those answers: there its gradient is given `pull` times the length of the squared error's, so that neither's
-    scale matters. The two share no weight, so one backward pass serves both.
+    scale matters. The two share no weight, so one backward pass serves both. Logged: the share of clips that were
+    judged, and of all clips' cells the share in which the judge was fooled.
     """
     clips = some_without_words(duel.player, tensors, draw, config.caption_dropout)
     made = streamed(duel.player, clips, tensors["rollout"], draw, config)
     error, logs = squared_error(duel.player, made, tensors["rollout"])
     last = (made.time == duel.player.config.steps[-2]).all(1).nonzero()[:, 0]
     logs["judged"] = error.new_tensor(len(last) / len(made.time))
-    if not len(last):
-        return error, logs | {"judge": error.new_zeros(())}
+    if not len(last):  # every worker's judge has gradients, or they could not be averaged
+        return error + 0 * sum(weight.sum() for weight in duel.judge.parameters()), logs | {
+            "fooled": 0 * error.detach()
+        }
     true = select(made.clips, last).latents
     played = torch.cat([true[:, :, :1], made.data()[last].to(true.dtype)], 2)
     (towards_truth,) = torch.autograd.grad(error, made.velocity, retain_graph=True)
     (towards_judge,) = torch.autograd.grad(deceit(duel.judge, true, played), made.velocity, retain_graph=True)
     share = tensors["pull"] * towards_truth[last].norm() / towards_judge.norm().clamp_min(1e-12)
     pull = (share * towards_judge * made.velocity).sum()
-    judged = judge_loss(duel.judge, true, played.detach(), draw, config.judge)
-    return error + judged + (pull - pull.detach()), logs | {"judge": judged.detach()}
+    judged, fooled = judge_loss(duel.judge, true, played.detach(), draw, config.judge)
+    return error + judged + (pull - pull.detach()), logs | {"fooled": fooled * logs["judged"]}

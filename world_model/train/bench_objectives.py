@@ -17,7 +17,7 @@ from world_model.refiner import refiner_config
 from world_model.train.adversarial import AdversarialRun, Duel, duel_loss
 from world_model.train.data.latents import LatentDataset
 from world_model.train.flow_model import FlowModel, FlowRun, batch_of
-from world_model.train.judge import Judge, JudgeConfig, judge_loss
+from world_model.train.judge import Judge, judge_loss
 from world_model.train.loop import RunConfig
 from world_model.train.losses import flow_loss, velocity_error
 from world_model.train.ode import ode_loss
@@ -55,10 +55,6 @@ def works(model: FlowModel, *, batch: int, latents: int) -> list[Work]:
     teacher = own(model).requires_grad_(False)
     matching = SelfForcingRun(run=run, student="", teacher="", data="", validation="", latents=latents)
     match = lambda module, tensors, draw: self_forcing_loss(_pair(module), teacher, tensors, draw, matching)[0]  # noqa: E731
-    channels, judging = model.channel_weight.sqrt(), JudgeConfig()
-    sharpening = AdversarialRun(
-        run=run, world="", tokenizer="made up", data="", validation="", latents=latents, own_steps=1.0
-    )
     refining = RefinerRun(run=run, world="", data="", validation="", latents=latents)
     second = own(model)
     second.config = refiner_config(model.config, refining.steps)
@@ -67,17 +63,6 @@ def works(model: FlowModel, *, batch: int, latents: int) -> list[Work]:
 
     def updating(update: bool) -> Callable[[torch.Generator], Mapping[str, Tensor]]:
         return lambda draw: {**clips()(draw), "update": torch.tensor(update)}
-
-    def pulled(draw: torch.Generator) -> Mapping[str, Tensor]:
-        return {**clips()(draw), "pull": torch.tensor(sharpening.pull)}
-
-    def told_apart(module: nn.Module, tensors: Mapping[str, Tensor], draw: torch.Generator) -> Tensor:
-        assert isinstance(module, Judge)
-        return judge_loss(module, tensors["latents"], tensors["made"], draw, judging)
-
-    def duelled(module: nn.Module, tensors: Mapping[str, Tensor], draw: torch.Generator) -> Tensor:
-        assert isinstance(module, Duel)
-        return duel_loss(module, tensors, draw, sharpening)[0]
 
     def trajectories(draw: torch.Generator) -> Mapping[str, Tensor]:
         drawn = dict(clips()(draw))
@@ -96,9 +81,35 @@ def works(model: FlowModel, *, batch: int, latents: int) -> list[Work]:
         Work("ode", own(model), trajectories, lambda m, t, draw: ode_loss(_flow(m), t, draw, "streaming")[0]),
         Work("self_forcing, critic", Pair(own(model), own(model)), updating(False), match),
         Work("self_forcing, both", Pair(own(model), own(model)), updating(True), match),
-        Work("judge", Judge(channels, judging), pairs, told_apart),
-        Work("adversarial", Duel(own(model), Judge(channels, judging)), pulled, duelled),
+        *sharpening_works(model, clips(1.0), latents),
         Work("refiner", second, pairs, lambda m, t, draw: refiner_loss(_flow(m), t, draw, refining)[0]),
+    ]
+
+
+def sharpening_works(
+    model: FlowModel, clips: Callable[[torch.Generator], Mapping[str, Tensor]], latents: int
+) -> list[Work]:
+    """A judge on pairs, and beside the model that it judges, on the model's own rollouts."""
+    channels, run = model.channel_weight.sqrt(), RunConfig(out="", steps=1, init="made up")
+    paths = {"world": "", "tokenizer": "made up", "data": "", "validation": ""}
+    config = AdversarialRun(run=run, **paths, latents=latents, own_steps=1.0)
+
+    def pairs(draw: torch.Generator) -> Mapping[str, Tensor]:
+        truth = clips(draw)["latents"]
+        return {"latents": truth, "made": truth.clone()}
+
+    def told_apart(module: nn.Module, tensors: Mapping[str, Tensor], draw: torch.Generator) -> Tensor:
+        assert isinstance(module, Judge)
+        return judge_loss(module, tensors["latents"], tensors["made"], draw, config.judge)[0]
+
+    def duelled(module: nn.Module, tensors: Mapping[str, Tensor], draw: torch.Generator) -> Tensor:
+        assert isinstance(module, Duel)
+        return duel_loss(module, tensors, draw, config)[0]
+
+    duel = Duel(copy.deepcopy(model), Judge(channels, config.judge))
+    return [
+        Work("judge", Judge(channels, config.judge), pairs, told_apart),
+        Work("adversarial", duel, lambda draw: {**clips(draw), "pull": torch.tensor(config.pull)}, duelled),
     ]
 
 

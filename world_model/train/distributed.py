@@ -5,7 +5,7 @@ Replicas draw their own clips, and rank 0 writes. Where no process group is init
 function here does nothing. All workers must see the same OUT folder: they resume from the same snapshot.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -121,18 +121,30 @@ def average(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return dict(zip(values, means.unbind(), strict=True))
 
 
-def clip_gradients(module: nn.Module, limit: float) -> Tensor:
-    """Scale all gradients of `module` so that their norm is at most `limit`; the norm before, a scalar."""
-    weights = [weight for weight in module.parameters() if weight.grad is not None]
-    sharded = [weight.grad for weight in weights if isinstance(weight.grad, DTensor)]
+def clip_gradients(module: nn.Module, limit: float, apart: Sequence[str] = ()) -> Tensor:
+    """Scale gradients of `module` so that their norm is at most `limit`; the norm of all before, a scalar.
+
+    apart: beginnings of the names of weights that are measured and scaled by themselves, as the rest is.
+    """
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, weight in module.named_parameters():
+        if weight.grad is not None:
+            parts.setdefault(next((start for start in apart if name.startswith(start)), ""), []).append(weight)
+    norms = [_clip(weights, limit) for weights in parts.values()]
+    return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+
+
+def _clip(weights: Sequence[nn.Parameter], limit: float) -> Tensor:
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    sharded = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
     if not sharded:
         return nn.utils.clip_grad_norm_(weights, limit, error_if_nonfinite=False)
-    whole = [weight.grad for weight in weights if not isinstance(weight.grad, DTensor)]
+    whole = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
     mine, common = (nn.utils.get_total_norm([local(g) for g in each]) ** 2 for each in (sharded, whole))
     square = mine.to(local(sharded[0]).device)
     dist.all_reduce(square)
     norm = (square + common.to(square.device)).sqrt()
-    for gradient in (*sharded, *whole):
+    for gradient in gradients:
         local(gradient).mul_((limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
 

@@ -23,7 +23,7 @@ from world_model.errors import InputError
 from world_model.train.loop import Batch, RunConfig, fit, generator
 from world_model.train.outcome import Figures
 from world_model.train.pairs import open_pairs
-from world_model.weights import write_safetensors
+from world_model.weights import load_strictly, read_safetensors, write_safetensors
 
 SLOPE = 0.2
 FILE = "judge.safetensors"
@@ -48,7 +48,7 @@ class JudgeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeRun:
-    """`python -m world_model.train judge`; the export is a file of weights, for `judge_init` of an adversarial run."""
+    """`python -m world_model.train judge`; the export is for `judge_init` of an adversarial run."""
 
     run: RunConfig
     world: str  # folder of the model that played, whose tokenizer says what a channel is worth
@@ -56,6 +56,10 @@ class JudgeRun:
     validation: str  # folder of held-out pairs
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     validation_clips: int = 16
+
+    def __post_init__(self) -> None:
+        if self.validation_clips < 1:
+            raise InputError(f"judge: expected validation_clips >= 1, got {self.validation_clips}")
 
 
 class Judge(nn.Module):
@@ -73,21 +77,28 @@ class Judge(nn.Module):
         self.layers = nn.ModuleList(nn.Conv3d(config.width, config.width, 3, padding=1) for _ in range(config.depth))
         self.last = nn.Conv3d(config.width, 1, 1)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        x = self.first(latents * self.scale)
-        for layer in self.layers:
-            x = x + layer(functional.leaky_relu(x, SLOPE))
-        return self.last(functional.leaky_relu(x, SLOPE))
+    def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        """noise, of the latents' shape: added to what is seen, after scaling."""
+        with torch.autocast(latents.device.type, enabled=False):  # differences of answers are small beside the answers
+            seen = latents.float() * self.scale
+            x = self.first(seen if noise is None else seen + noise)
+            for layer in self.layers:
+                x = x + layer(functional.leaky_relu(x, SLOPE))
+            return self.last(functional.leaky_relu(x, SLOPE))
 
 
-def judge_loss(judge: Judge, true: Tensor, played: Tensor, draw: torch.Generator, config: JudgeConfig) -> Tensor:
-    """What the judge learns from: to put the true clip above the played one, without jumping at a little noise."""
+def judge_loss(
+    judge: Judge, true: Tensor, played: Tensor, draw: torch.Generator, config: JudgeConfig
+) -> tuple[Tensor, Tensor]:
+    """What the judge learns from, to put the true clip above the played one without jumping at a little noise; and the
+    share of cells in which it puts the played one first."""
     clips = torch.cat([true, played])
-    noise = torch.randn(clips.shape, generator=draw).to(clips) / judge.scale
-    answers, disturbed = judge(torch.cat([clips, clips + config.noise * noise])).chunk(2)
+    answers = judge(clips)
+    disturbed = judge(clips, config.noise * torch.randn(clips.shape, generator=draw).to(answers))
     of_true, of_played = answers.chunk(2)
     change = (answers - disturbed).square().mean()
-    return functional.softplus(of_played - of_true).mean() + config.smoothness * change
+    loss = functional.softplus(of_played - of_true).mean() + config.smoothness * change
+    return loss, (of_played > of_true).float().mean()
 
 
 def deceit(judge: Judge, true: Tensor, played: Tensor) -> Tensor:
@@ -109,18 +120,30 @@ def train(config: JudgeRun) -> None:
 
     def loss(module: nn.Module, tensors: Mapping[str, Tensor], draw: torch.Generator):
         assert isinstance(module, Judge)
-        return judge_loss(module, tensors["latents"], tensors["made"], draw, config.judge), {}
+        value, fooled = judge_loss(module, tensors["latents"], tensors["made"], draw, config.judge)
+        return value, {"fooled": fooled}
 
     def validate(module: nn.Module) -> Figures:
-        """The share of held-out cells of which the true one is put first."""
+        """The share of held-out cells of which the true one is put first, those of the start left out."""
         true, played = (module(fixed[name].to(config.run.device)) for name in ("latents", "made"))
         return {"cells_told_apart": float((true > played)[:, :, 1:].float().mean())}, {}
 
     def export(module: nn.Module, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: weight.detach().cpu() for name, weight in module.state_dict().items()}
-        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        write_safetensors(folder / FILE, shapes, iter(weights.values()), torch.float32)
+        assert isinstance(module, Judge)
+        save_judge(module, folder)
 
     judge = Judge(tokenizer.sensitivity().sqrt(), config.judge)
     fit(config.run, judge, loss, sample_batch, validate=validate, export=export)
+
+
+def save_judge(judge: Judge, folder: Path) -> None:
+    """Write the weights into the folder's judge.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach().cpu() for name, weight in judge.state_dict().items()}
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    write_safetensors(folder / FILE, shapes, iter(weights.values()), torch.float32)
+
+
+def load_judge(judge: Judge, folder: Path) -> None:
+    """Read what `save_judge` wrote. Raises CheckpointError when it is missing, broken or of another judge."""
+    load_strictly(judge, read_safetensors(folder / FILE), str(folder / FILE))

@@ -13,7 +13,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +128,9 @@ def fit(
 
     `loss(module, tensors, generator)` -> scalar, and scalars to log; `sample_batch(step)` must depend on step alone;
     `validate(ema)` -> numbers to log, and uint8 (H, W, 3) pictures by name; `export(ema, folder)` writes weights.
-    lr_scales: factors of the learning rate by the beginning of weights' names. whole_clips: whether `loss` sees clips
-    in one pass, and of them what this worker holds (train/distributed.py); InputError where `run` needs it to.
+    lr_scales: factors of the learning rate by the beginning of weights' names, whose gradients are clipped apart from
+    the rest. whole_clips: whether `loss` sees clips in one pass, and of them what this worker holds
+    (train/distributed.py); InputError where `run` needs it to.
     remakes_frozen: weights that are not trained are the same whenever the run is started, so snapshots leave them out.
     On several workers each replica draws its own batches, and rank 0 alone validates and exports.
     Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
@@ -154,7 +155,7 @@ def fit(
         asked = False
         while not asked and not _finished(run, state):
             started = time.monotonic()
-            values = _one_step(run, state, loss, sample_batch, device)
+            values = _one_step(run, state, loss, sample_batch, device, tuple(lr_scales or ()))
             state.seconds += time.monotonic() - started
             asked, state.seconds = distributed.agree(bool(stopped), state.seconds, device)
             bar.update()
@@ -183,7 +184,12 @@ def _refuse_parts(run: RunConfig) -> None:
 
 
 def _one_step(
-    run: RunConfig, state: Progress, loss: Loss, sample_batch: Callable[[int], Batch], device: torch.device
+    run: RunConfig,
+    state: Progress,
+    loss: Loss,
+    sample_batch: Callable[[int], Batch],
+    device: torch.device,
+    apart: Sequence[str],
 ) -> dict[str, float]:
     batch = sample_batch(state.step)
     tensors = {name: tensor.to(device) for name, tensor in batch.tensors.items()}
@@ -196,7 +202,7 @@ def _one_step(
         raise _diverged(run, state, "loss", value, batch)
     value.backward()
     distributed.average_gradients(state.module)
-    norm = distributed.clip_gradients(state.module, run.clip)
+    norm = distributed.clip_gradients(state.module, run.clip, apart)
     if not torch.isfinite(norm):
         raise _diverged(run, state, "gradient norm", norm, batch)
     for each in state.optimizers:

@@ -11,21 +11,24 @@ from torch import Tensor
 from tests.world_model.train.toy_world import random_flow_model, toy
 from world_model.errors import CheckpointError, InputError
 from world_model.model import WorldModel
-from world_model.train import adversarial, judge, pairs, snapshot
+from world_model.train import adversarial, distributed, judge, pairs, snapshot
 from world_model.train.adversarial import AdversarialRun, Duel, duel_loss
 from world_model.train.data.latents import open_latents
 from world_model.train.flow_model import batch_of
-from world_model.train.judge import Judge, JudgeConfig, JudgeRun, deceit, judge_loss
+from world_model.train.judge import Judge, JudgeConfig, JudgeRun, deceit, judge_loss, load_judge
 from world_model.train.loop import RunConfig
+from world_model.train.losses import flow_loss, streamed
 from world_model.train.pairs import PairsRun
-from world_model.weights import read_safetensors
 
 SMALL = JudgeConfig(width=8, depth=1)
 
 
 def run_of(folder: Path, out: Path, **changes) -> AdversarialRun:
+    """changes: of the run too."""
+    of_run = {name: changes.pop(name) for name in tuple(changes) if name in RunConfig.__dataclass_fields__}
+    run = RunConfig(**{"out": str(out), "steps": 2, "batch": 4, "init": str(folder / "model"), **of_run})
     base = AdversarialRun(
-        run=RunConfig(out=str(out), steps=2, batch=2, init=str(folder / "model")),
+        run=run,
         world=str(folder / "model" / "config.json"),
         tokenizer=str(folder / "tokenizer"),
         data=str(folder / "latents"),
@@ -58,15 +61,16 @@ def duel_of(seed: int = 0) -> Duel:
 
 def test_a_judge_learns_to_tell_blur_from_truth() -> None:
     torch.manual_seed(0)
-    network = Judge(torch.ones(4), JudgeConfig(width=16, depth=1, smoothness=0.1))
+    config = JudgeConfig(width=16, depth=1, smoothness=0.1)
+    network = Judge(torch.ones(4), config)
     learner = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for _ in range(60):
         true = torch.randn(4, 4, 3, 4, 4)
         learner.zero_grad()
-        judge_loss(network, true, 0.5 * true, draw(), JudgeConfig(smoothness=0.1)).backward()
+        judge_loss(network, true, 0.5 * true, draw(), config)[0].backward()
         learner.step()
     unseen = torch.randn(16, 4, 3, 4, 4)
-    assert (network(unseen).mean((1, 2, 3, 4)) > network(0.5 * unseen).mean((1, 2, 3, 4))).all()
+    assert judge_loss(network, unseen, 0.5 * unseen, draw(), config)[1] < 0.1  # of the cells
     played = (0.5 * unseen).requires_grad_()
     deceit(network, unseen, played).backward()
     assert (-played.grad * unseen).sum() > 0  # a step against the gradient is a step away from blur
@@ -78,78 +82,127 @@ def test_a_channel_that_nobody_sees_is_not_judged() -> None:
     other = clips.clone()
     other[:, 1] += 1
     assert torch.equal(network(clips), network(other))
+    assert judge_loss(network, clips, other, draw(), SMALL)[0].isfinite()
 
 
-def test_each_side_learns_from_its_own_loss_alone(folder: Path) -> None:
-    """The judge's loss leaves no gradient in the player, the pull none in the judge; without pull only the truth
-    teaches."""
-    duel = duel_of()
-
-    def gradients(pull: float) -> dict[str, Tensor]:
-        duel.zero_grad()
-        loss, logs = duel_loss(duel, batch(folder, duel, pull), draw(), run_of(folder, Path("unused")))
-        assert logs["judged"] > 0
-        loss.backward()
-        return {name: w.grad.clone() for name, w in duel.named_parameters() if w.grad is not None}
-
-    without, pulled = gradients(0.0), gradients(1.0)
-    judging = {name for name in without if name.startswith("judge.")}
-    assert judging == {name for name, _ in duel.named_parameters() if name.startswith("judge.")}
-    assert all(torch.equal(without[name], pulled[name]) for name in judging)
-    assert any(not torch.allclose(without[name], pulled[name]) for name in without.keys() - judging)
-    again = gradients(1.0)
-    assert all(torch.equal(again[name], pulled[name]) for name in pulled)
+def gradients(duel: Duel, loss: Tensor) -> dict[str, Tensor]:
+    duel.zero_grad()
+    loss.backward()
+    return {name: w.grad.clone() for name, w in duel.named_parameters() if w.grad is not None}
 
 
-def test_the_pull_has_the_length_it_is_given(folder: Path) -> None:
-    """At the velocities, where both gradients are known: `pull` times that of the squared error on the same clips."""
-    duel, norms = duel_of(), {}
-    head = duel.player.transformer.final_layer.linear
-    for pull in (0.0, 0.5, 1.0):
-        duel.zero_grad()
-        duel_loss(duel, batch(folder, duel, pull), draw(), run_of(folder, Path("unused")))[0].backward()
-        norms[pull] = head.weight.grad.clone()
-    assert torch.allclose(norms[1.0] - norms[0.0], 2 * (norms[0.5] - norms[0.0]), rtol=1e-3, atol=1e-6)
-    assert not torch.allclose(norms[1.0], norms[0.0])
+def test_without_pull_the_model_learns_from_the_truth_alone(folder: Path) -> None:
+    """So the judge's own loss leaves nothing in the model."""
+    duel, config = duel_of(), run_of(folder, Path("unused"))
+    loss, logs = duel_loss(duel, batch(folder, duel, 0.0), draw(), config)
+    assert logs["judged"] > 0
+    both = gradients(duel, loss)
+    alone = gradients(duel, flow_loss(duel.player, batch(folder, duel, 0.0), draw(), config)[0])
+    for name, gradient in alone.items():
+        assert torch.allclose(both[name], gradient, rtol=1e-4, atol=1e-7), name
+
+
+def test_the_pull_leads_towards_the_judge_at_the_length_it_is_given(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duel, config, seen = duel_of(), run_of(folder, Path("unused")), []
+
+    def watched(*arguments):
+        seen.append(streamed(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(adversarial, "streamed", watched)
+    all_gradients = []
+    for pull in (0.0, 0.3):
+        loss, logs = duel_loss(duel, batch(folder, duel, pull), draw(), config)
+        seen[-1].velocity.retain_grad()
+        all_gradients.append(gradients(duel, loss))
+    last = (seen[0].time == 500).all(1)  # of the steps 1000, 800, 500, 0
+    assert 0 < last.sum() < len(last)
+    assert logs["judged"] == last.float().mean()
+    without, pulled = (made.velocity.grad for made in seen)
+    push = (pulled - without)[last]
+    assert push.norm() == pytest.approx(float(0.3 * without[last].norm()), rel=1e-4)
+    assert torch.allclose(pulled[~last], without[~last], atol=1e-7)
+    made, true = seen[0], seen[0].clips.latents
+
+    def fooled(velocity: Tensor) -> float:
+        played = torch.cat([true[:, :, :1], dataclasses.replace(made, velocity=velocity).data()], 2)
+        return float(deceit(duel.judge, true[last], played[last]))
+
+    nearer = made.velocity.detach().clone()
+    nearer[last] -= 0.1 * push / push.norm()
+    assert fooled(nearer) < fooled(made.velocity.detach())
+    for name in all_gradients[0]:
+        if name.startswith("judge."):
+            assert torch.equal(all_gradients[0][name], all_gradients[1][name])
 
 
 def test_a_batch_without_last_steps_teaches_by_squared_error(folder: Path) -> None:
+    """And has the same gradients to average with other workers."""
     duel = duel_of()
     config = run_of(folder, Path("unused"), own_steps=1e-9)
     loss, logs = duel_loss(duel, batch(folder, duel, 1.0), draw(), config)
-    assert logs["judged"] == logs["judge"] == 0
-    loss.backward()
-    assert all(weight.grad is None for weight in duel.judge.parameters())
+    assert logs["judged"] == logs["fooled"] == 0
+    found = gradients(duel, loss)
+    assert (
+        found.keys()
+        == gradients(duel, duel_loss(duel, batch(folder, duel, 1.0), draw(), run_of(folder, Path()))[0]).keys()
+    )
+    assert all((found[name] == 0).all() for name in found if name.startswith("judge."))
 
 
-def test_a_run_ends_in_a_model_that_plays(folder: Path, tmp_path: Path) -> None:
-    adversarial.train(run_of(folder, tmp_path))
-    model = WorldModel.from_pretrained(tmp_path / "export")
-    assert model.config.name == "toy"
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert any("validation_psnr_model_1s" in line for line in lines)
+def test_each_side_is_clipped_by_itself() -> None:
+    sides = torch.nn.ModuleDict(
+        {"judge": torch.nn.Linear(2, 1, bias=False), "player": torch.nn.Linear(2, 1, bias=False)}
+    )
+    sides["judge"].weight.grad, sides["player"].weight.grad = torch.tensor([[30.0, 40]]), torch.tensor([[0.3, 0.4]])
+    norm = distributed.clip_gradients(sides, 1.0, ("judge.",))
+    assert norm == pytest.approx((50**2 + 0.5**2) ** 0.5)
+    assert sides["judge"].weight.grad.norm() == pytest.approx(1, abs=1e-4)
+    assert torch.equal(sides["player"].weight.grad, torch.tensor([[0.3, 0.4]]))
 
 
-def test_a_judge_is_trained_on_pairs_and_handed_on(folder: Path, tmp_path: Path) -> None:
-    model, made = str(folder / "model"), str(tmp_path / "pairs")
-    pairs.train(PairsRun(world=model, data=str(folder / "latents"), out=made, count=4, latents=4, batch=2))
-    run = RunConfig(out=str(tmp_path / "judge"), steps=3, batch=2, ema=0.0)
-    judge.train(JudgeRun(run=run, world=model, data=made, validation=made, judge=SMALL))
-    weights = tmp_path / "judge" / "export" / "judge.safetensors"
-    lines = [json.loads(line) for line in (tmp_path / "judge" / "log.jsonl").read_text().splitlines()]
-    assert 0 <= lines[-1]["validation_cells_told_apart"] <= 1
-    config = run_of(folder, tmp_path / "duel", judge_init=str(weights))
-    adversarial.train(dataclasses.replace(config, run=dataclasses.replace(config.run, lr=1e-12)))
-    ends = snapshot.read_weights(sorted((tmp_path / "duel" / "snapshots").iterdir())[-1])
-    for name, weight in read_safetensors(weights).items():
+def test_a_run_ends_in_a_model_that_plays_and_a_judge_to_go_on_with(folder: Path, tmp_path: Path) -> None:
+    config = run_of(folder, tmp_path / "whole", steps=4, log_every=1)
+    adversarial.train(config)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert sum(line.get("judged", 0) for line in lines) > 0
+    assert "validation_psnr_model_1s" in lines[-1]
+    assert WorldModel.from_pretrained(tmp_path / "whole" / "export").config.name == "toy"
+
+    for steps in (2, 4):
+        adversarial.train(run_of(folder, tmp_path / "halves", steps=steps))
+    whole, halves = (snapshot.read_weights(tmp_path / n / "snapshots" / "step_00000004") for n in ("whole", "halves"))
+    assert all(torch.equal(halves[name], weight) for name, weight in whole.items())
+
+    first = Judge(torch.ones(4), SMALL)
+    load_judge(first, tmp_path / "whole" / "export")
+    following = run_of(folder, tmp_path / "next", judge_init=str(tmp_path / "whole" / "export"))
+    adversarial.train(dataclasses.replace(following, run=dataclasses.replace(following.run, steps=1, lr=1e-12)))
+    ends = snapshot.read_weights(tmp_path / "next" / "snapshots" / "step_00000001")
+    for name, weight in first.state_dict().items():
         assert torch.allclose(ends[f"judge.{name}"], weight, atol=1e-6), name
     with pytest.raises(CheckpointError, match=r"wrong shapes: first\.weight"):
-        adversarial.train(dataclasses.replace(config, judge=JudgeConfig(width=4, depth=1)))
+        adversarial.train(dataclasses.replace(following, judge=JudgeConfig(width=4, depth=1)))
+
+
+def test_a_judge_learns_from_pairs(folder: Path, tmp_path: Path) -> None:
+    model, made = str(folder / "model"), str(tmp_path / "pairs")
+    pairs.train(PairsRun(world=model, data=str(folder / "latents"), out=made, count=4, latents=4, batch=2))
+    run = RunConfig(out=str(tmp_path / "judge"), steps=40, batch=4, ema=0.0, lr=3e-3, warmup=1)
+    judge.train(JudgeRun(run=run, world=model, data=made, validation=made, judge=JudgeConfig(width=16, depth=1)))
+    lines = [json.loads(line) for line in (tmp_path / "judge" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["validation_cells_told_apart"] > 0.8  # untrained weights play badly
+    load_judge(Judge(torch.ones(4), JudgeConfig(width=16, depth=1)), tmp_path / "judge" / "export")
 
 
 def test_what_cannot_be_judged_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"own_steps > 0.*got 'streaming', 0\.0"):
-        run_of(folder, Path("unused"), own_steps=0.0)
+    for share in (0.0, -1.0, 2.0):
+        with pytest.raises(InputError, match=rf"own_steps in \(0, 1\].*got 'streaming', {share}"):
+            run_of(folder, Path("unused"), own_steps=share)
+    with pytest.raises(InputError, match=r"run\.init, the model to sharpen"):
+        run_of(folder, Path("unused"), init="")
     with pytest.raises(InputError, match=r"pull_full >= 1, got 1\.0, 0\.3 and 0"):
         run_of(folder, Path("unused"), pull_full=0)
     with pytest.raises(InputError, match="width and depth >= 1"):
