@@ -128,12 +128,11 @@ def fit(
 
     `loss(module, tensors, generator)` -> scalar, and scalars to log; `sample_batch(step)` must depend on step alone;
     `validate(ema)` -> numbers to log, and uint8 (H, W, 3) pictures by name; `export(ema, folder)` writes weights.
-    lr_scales: factors of the learning rate by the beginning of weights' names, whose gradients are clipped apart from
-    the rest. whole_clips: whether `loss` sees clips in one pass, and of them what this worker holds
-    (train/distributed.py); InputError where `run` needs it to.
-    remakes_frozen: weights that are not trained are the same whenever the run is started, so snapshots leave them out.
-    On several workers each replica draws its own batches, and rank 0 alone validates and exports.
-    Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
+    lr_scales: factors of the learning rate by the beginning of weights' names; their gradients are clipped apart.
+    whole_clips: whether `loss` sees clips in one pass, and of them what this worker holds (train/distributed.py);
+    InputError where `run` needs it to. remakes_frozen: weights that are not trained are the same whenever the run is
+    started, so snapshots leave them out. On several workers each replica draws its own batches, and rank 0 alone
+    validates and exports. Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
     SIGINT end the run after the current step, saved.
     """
     if not whole_clips:
