@@ -132,8 +132,8 @@ def fit(
     whole_clips: whether `loss` sees clips in one pass, and of them what this worker holds (train/distributed.py);
     InputError where `run` needs it to. remakes_frozen: weights that are not trained are the same whenever the run is
     started, so snapshots leave them out. On several workers each replica draws its own batches, and rank 0 alone
-    validates and exports. Resumes from OUT/snapshots. Raises DivergedError naming step and batch when the loss is not finite. SIGTERM and
-    SIGINT end the run after the current step, saved.
+    validates and exports. Resumes from OUT/snapshots. SIGTERM and SIGINT end the run after the current step, saved.
+    Raises DivergedError naming step and batch when the loss is not finite.
     """
     if not whole_clips:
         _refuse_parts(run)
