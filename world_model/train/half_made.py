@@ -32,7 +32,8 @@ def half_made(
     """
     count, steps = len(data), model.config.steps
     own = torch.rand(count, generator=draw) < share
-    step = torch.randint(len(steps) - 1, (count,), generator=draw)
+    first = torch.randint(len(steps) - 1, (1,), generator=draw)
+    step = (torch.randperm(count, generator=draw) + first) % (len(steps) - 1)  # as many at every step as can be
     noise, time, made = noise.clone(), time.clone(), noise.clone()
     for number, now in enumerate(steps[:-1]):
         ready, going = (own & (step == number)).nonzero()[:, 0], (own & (step > number)).nonzero()[:, 0]
