@@ -109,7 +109,7 @@ train-tiny: $(VENV)/.test  ## all stages of training on ten rooms, minutes in al
 	$(BIN)/python -m world_model.train pairs --config $(TINY)/pairs.json
 	$(BIN)/python -m world_model.train pairs --config $(TINY)/pairs.json \
 		--data runs/tiny/latents/val --out runs/tiny/pairs/val --count 4
-	for stage in judge adversarial refiner; do \
+	for stage in judge adversarial decoder refiner; do \
 		$(BIN)/python -m world_model.train $$stage --config $(TINY)/$$stage.json || exit 1; done
 	$(BIN)/python examples/random_agent.py --model runs/tiny/refiner/export
 

@@ -27,6 +27,7 @@ OBJECTIVES = {
     "ode": ("world_model.train.ode", "OdeRun"),
     "self_forcing": ("world_model.train.self_forcing", "SelfForcingRun"),
     "pairs": ("world_model.train.pairs", "PairsRun"),
+    "decoder": ("world_model.train.decoder", "DecoderRun"),
     "refiner": ("world_model.train.refiner", "RefinerRun"),
     "bench": ("world_model.train.bench", "BenchRun"),
 }

@@ -17,7 +17,7 @@ from world_model.clips import select
 from world_model.errors import InputError
 from world_model.train.flow import batch_at, prepare
 from world_model.train.flow_model import FlowModel, FlowRun
-from world_model.train.judge import Judge, JudgeConfig, deceit, judge_loss, load_judge, save_judge
+from world_model.train.judge import Judge, JudgeConfig, deceit, judge_loss, load_judge, pull_beside, save_judge
 from world_model.train.loop import Batch, fit
 from world_model.train.losses import some_without_words, squared_error, streamed
 from world_model.train.outcome import measure_and_export
@@ -106,9 +106,6 @@ def duel_loss(
         }
     true = select(made.clips, last).latents
     played = torch.cat([true[:, :, :1], made.data()[last].to(true.dtype)], 2)
-    (towards_truth,) = torch.autograd.grad(error, made.velocity, retain_graph=True)
-    (towards_judge,) = torch.autograd.grad(deceit(duel.judge, true, played), made.velocity, retain_graph=True)
-    share = tensors["pull"] * towards_truth[last].norm() / towards_judge.norm().clamp_min(1e-12)
-    pull = (share * towards_judge * made.velocity).sum()
+    pull = pull_beside(error, deceit(duel.judge, true, played), made.velocity, tensors["pull"], last)
     judged, fooled = judge_loss(duel.judge, true, played.detach(), draw, config.judge)
-    return error + judged + (pull - pull.detach()), logs | {"fooled": fooled * logs["judged"]}
+    return error + judged + pull, logs | {"fooled": fooled * logs["judged"]}

@@ -88,7 +88,7 @@ class Judge(nn.Module):
 
 
 def judge_loss(
-    judge: Judge, true: Tensor, played: Tensor, draw: torch.Generator, config: JudgeConfig
+    judge: nn.Module, true: Tensor, played: Tensor, draw: torch.Generator, config: JudgeConfig
 ) -> tuple[Tensor, Tensor]:
     """What the judge learns from, to put the true clip above the played one without jumping at a little noise; and the
     share of cells in which it puts the played one first."""
@@ -101,9 +101,19 @@ def judge_loss(
     return loss, (of_played > of_true).float().mean()
 
 
-def deceit(judge: Judge, true: Tensor, played: Tensor) -> Tensor:
+def deceit(judge: nn.Module, true: Tensor, played: Tensor) -> Tensor:
     """What the player learns from: to have its clip put above the true one."""
     return functional.softplus(judge(true) - judge(played)).mean()
+
+
+def pull_beside(error: Tensor, fooling: Tensor, at: Tensor, pull: Tensor, rows: Tensor | slice) -> Tensor:
+    """A loss worth nothing, whose gradient leads `fooling` down: at `at` it is `pull` times as long as that of `error`
+    over the same rows of `at`, so that the scale of neither matters."""
+    (towards_truth,) = torch.autograd.grad(error, at, retain_graph=True)
+    (towards_judge,) = torch.autograd.grad(fooling, at, retain_graph=True)
+    share = pull * towards_truth[rows].norm() / towards_judge.norm().clamp_min(1e-12)
+    pulled = (share * towards_judge * at).sum()
+    return pulled - pulled.detach()
 
 
 def train(config: JudgeRun) -> None:

@@ -1,4 +1,5 @@
-"""What a world model plays beside what was true, for its refiner to learn from: pairs of clips, made once.
+"""What a world model plays beside what was true, for its refiner, a judge and a decoder to learn from: pairs of clips,
+made once.
 
 A folder of parts (train/parts.py), one batch each. Part i is a function of (seed, i).
 
@@ -74,14 +75,15 @@ def train(config: PairsRun) -> None:
     index = parts.open_index(out, {"run": made_of, "text": dataclasses.asdict(model.config.text)})
     for part in tqdm(range(len(index["parts"]), -(-config.count // config.batch)), desc="pairs", unit="batch"):
         draw = generator(config.seed, part, "pairs")
-        tensors = batch_of(data, model.text, config.batch, config.latents, draw, 0.0).tensors
+        batch = batch_of(data, model.text, config.batch, config.latents, draw, 0.0)
+        tensors = batch.tensors
         noise = torch.randn(tensors["latents"][:, :, 1:].shape, generator=draw).to(config.device)
         with torch.no_grad():
             made = rollout(model, model.clips({name: x.to(config.device) for name, x in tensors.items()}), noise)
         kept = {name: tensors[name].contiguous() for name in KEPT}
         kept["latents"] = kept["latents"].bfloat16()
         kept |= full_length_words(tensors, model.config.text.max_words)
-        parts.add_part(out, index, {"made": made.bfloat16().cpu().contiguous(), **kept})
+        parts.add_part(out, index, {"made": made.bfloat16().cpu().contiguous(), **kept}, batch.ids)
 
 
 def open_pairs(folder: Path, text: TextConfig) -> PairDataset:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from world_model.errors import CheckpointError
+from world_model.errors import CheckpointError, InputError
 from world_model.train import snapshot
 
 INDEX = "index.json"
@@ -32,11 +32,15 @@ def open_index(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     return index
 
 
-def add_part(out: Path, index: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write the next part (all tensors have one row a clip) and enter it into OUT's index."""
+def add_part(out: Path, index: dict[str, Any], tensors: Mapping[str, Tensor], ids: tuple[str, ...]) -> None:
+    """Write the next part (all tensors have one row a clip) and enter it, and where its clips come from, into OUT's
+    index."""
     (path,) = snapshot.write_tensors(out, f"part-{len(index['parts']):05d}", tensors, limit=2**62)
     clips = len(next(iter(tensors.values())))
-    index["parts"].append({"file": path.name, "sha256": snapshot.checksum(path), "clips": clips})
+    if len(ids) != clips:
+        raise InputError(f"part: expected the names of {clips} clips, got {len(ids)}")
+    about = {"file": path.name, "sha256": snapshot.checksum(path), "clips": clips, "ids": list(ids)}
+    index["parts"].append(about)
     snapshot.write_file(out / INDEX, json.dumps(index, indent=1).encode())
 
 
@@ -46,6 +50,14 @@ def read_index(folder: Path) -> dict[str, Any]:
         return json.loads((folder / INDEX).read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{folder / INDEX}: expected the index of a folder of parts: {error}") from error
+
+
+def read_ids(folder: Path) -> tuple[str, ...]:
+    """Where every clip comes from. Raises CheckpointError for parts of earlier versions, which did not say."""
+    parts = read_index(folder)["parts"]
+    if not all("ids" in part for part in parts):
+        raise CheckpointError(f"{folder / INDEX}: expected parts that name their clips, got some that do not")
+    return tuple(name for part in parts for name in part["ids"])
 
 
 def read_parts(folder: Path) -> dict[str, Tensor]:

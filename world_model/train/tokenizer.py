@@ -117,12 +117,15 @@ def reconstruction_loss(
     before = torch.cat([latents[:, :, :1], latents[:, :, :-1]], 2)
     decoded = tokenizer.decode_raw(latents, before).float()  # (B, 3, T*R, H, W)
     start = video[:, :, :1].expand(-1, -1, tokenizer.cfg.temporal_stride - 1, -1, -1)
-    error = decoded - torch.cat([start, video], 2)
-    pixel = error.abs().mean()
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    pixel, edges = pixels_and_edges(decoded - torch.cat([start, video], 2))
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     logs = {"l1": pixel, "edge": edges, "kl": divergence}
     return pixel + edge * edges + kl * divergence, {name: part.detach() for name, part in logs.items()}
+
+
+def pixels_and_edges(error: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 of an error (..., H, W), and of its differences between neighbouring pixels."""
+    return error.abs().mean(), error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
 @torch.no_grad()

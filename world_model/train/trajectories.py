@@ -80,11 +80,12 @@ def train(config: TrajectoryRun) -> None:
     index = parts.open_index(out, about)
     for part in tqdm(range(len(index["parts"]), -(-config.count // config.batch)), desc="trajectories", unit="batch"):
         draw = generator(config.seed, part, "trajectories")
-        tensors = batch_of(data, teacher.text, config.batch, config.latents, draw, 0.0).tensors
+        batch = batch_of(data, teacher.text, config.batch, config.latents, draw, 0.0)
+        tensors = batch.tensors
         made = snapshots(teacher, {name: x.to(config.device) for name, x in tensors.items()}, config, draw)
         kept = {name: tensors[name].contiguous() for name in KEPT}
         kept |= full_length_words(tensors, teacher.config.text.max_words)
-        parts.add_part(out, index, {"snapshots": made.bfloat16().cpu(), **kept})
+        parts.add_part(out, index, {"snapshots": made.bfloat16().cpu(), **kept}, batch.ids)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from world_model.train.data.augment import VARIANTS, backwards, mirrored
+from world_model.train.data.augment import VARIANTS, backwards, mirrored, varied_frames
 from world_model.train.data.episode import Episode
 
 T, H, W = 9, 12, 16
@@ -66,3 +66,8 @@ def test_every_variant_is_another_path(episode: Episode) -> None:
     paths = [make(episode).c2w for make in VARIANTS.values()]
     for i, one in enumerate(paths):
         assert all(np.abs(one - other).max() > 0.01 for other in paths[:i])
+
+
+@pytest.mark.parametrize("suffix", VARIANTS)
+def test_frames_alone_vary_as_the_episode_does(episode: Episode, suffix: str) -> None:
+    assert np.array_equal(varied_frames(suffix, episode.frames), VARIANTS[suffix](episode).frames)

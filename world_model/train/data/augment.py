@@ -42,6 +42,12 @@ def backwards(episode: Episode) -> Episode:
     )
 
 
+def varied_frames(suffix: str, frames: np.ndarray) -> np.ndarray:
+    """The frames (T, H, W, 3) of the variant with this suffix, as a view of those of the episode."""
+    frames = frames[:, :, ::-1] if "~mirrored" in suffix else frames
+    return frames[::-1] if "~backwards" in suffix else frames
+
+
 VARIANTS: dict[str, Callable[[Episode], Episode]] = {
     "": lambda episode: episode,
     "~mirrored": mirrored,

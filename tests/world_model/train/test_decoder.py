@@ -1,0 +1,215 @@
+"""Sharpening the decoder: which frames belong to which latents, what the loss is made of, what a run leaves alone."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.world_model.train.toy_world import FRAMES, SIDE, toy
+from world_model.checkpoint import load_folder
+from world_model.errors import CheckpointError, InputError
+from world_model.train import decoder, pairs
+from world_model.train.data.augment import VARIANTS
+from world_model.train.data.clips import to_video
+from world_model.train.data.episode import Episode, write_episode
+from world_model.train.data.latents import LatentsRun, fingerprint
+from world_model.train.data.latents import train as encode
+from world_model.train.decoder import DecoderDuel, DecoderRun, PixelJudge, decode_windows, decoder_loss
+from world_model.train.footage import Footage, open_footage
+from world_model.train.judge import JudgeConfig, deceit, judge_loss
+from world_model.train.loop import RunConfig
+from world_model.train.pairs import PairsRun
+from world_model.vae import VideoTokenizer
+
+SMALL = JudgeConfig(width=8, depth=1, smoothness=0.1)
+LATENTS = 4  # of a pair
+
+
+@pytest.fixture(scope="module")
+def studio(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pairs` of the toy model in two `episodes` of which no frame is like another, in all variants."""
+    root = tmp_path_factory.mktemp("studio")
+    drawn = np.random.default_rng(0)
+    for i in range(2):
+        patches = drawn.integers(0, 255, (FRAMES, 4, 4, 3), dtype=np.uint8).repeat(SIDE // 4, 1).repeat(SIDE // 4, 2)
+        still = np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1))
+        lens = np.tile(np.array([24, 24, 16, 16], np.float32), (FRAMES, 1))
+        episode = Episode(frames=patches, c2w=still, intrinsics=lens, caption="a red room", fps=16.0)
+        write_episode(root / "episodes" / f"{i:06d}", episode)
+    tokenizer, episodes, latents = str(folder / "tokenizer"), (str(root / "episodes"),), str(root / "latents")
+    encode(LatentsRun(tokenizer=tokenizer, data=episodes, out=latents, start_every=2, augment=True))
+    model, made = str(folder / "model"), str(root / "pairs")
+    pairs.train(PairsRun(world=model, data=latents, out=made, count=16, latents=LATENTS, batch=8))
+    return root
+
+
+def footage_of(studio: Path) -> Footage:
+    return open_footage(studio / "pairs", (str(studio / "episodes"),), studio / "cache", toy())
+
+
+def run_of(folder: Path, studio: Path, out: Path, **changes) -> DecoderRun:
+    run = RunConfig(out=str(out), steps=3, batch=4, lr=1e-3, warmup=1, log_every=1)
+    base = DecoderRun(
+        run=run,
+        world=str(folder / "model"),
+        data=str(studio / "pairs"),
+        validation=str(studio / "pairs"),
+        episodes=(str(studio / "episodes"),),
+        cache=str(studio / "cache"),
+        judge=SMALL,
+        pull_full=1,
+        validation_clips=2,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def draw(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def duel_of(folder: Path) -> DecoderDuel:
+    torch.manual_seed(0)
+    _, (_, tokenizer, _) = load_folder(folder / "model")
+    torch.nn.init.normal_(tokenizer.decoder.layers[-1].weight, std=0.01)  # which is silent at the start of training
+    return DecoderDuel(tokenizer, PixelJudge(2 * tokenizer.cfg.temporal_stride, SMALL))
+
+
+def test_frames_are_those_that_the_latents_were_made_of(folder: Path, studio: Path) -> None:
+    footage = footage_of(studio)
+    assert {name.partition("@")[0].partition("~")[2] for name in footage.ids} == {
+        suffix.removeprefix("~") for suffix in VARIANTS
+    }
+    assert any(not name.endswith("@0") for name in footage.ids)
+    _, (_, tokenizer, _) = load_folder(folder / "model")
+    clips = footage.first(100)
+    with torch.no_grad():
+        encoded = tokenizer.encode(to_video(clips["frames"]))
+    assert torch.allclose(encoded, clips["latents"], atol=0.02 * float(encoded.abs().max()))  # as kept, in bfloat16
+
+
+def test_a_window_shows_the_stacks_of_its_latents(studio: Path) -> None:
+    footage, stride = footage_of(studio), toy().tokenizer.temporal_stride
+    whole = footage.first(100)
+    windows, names = footage.sample(64, 2, draw())
+    seen = set()
+    for i, name in enumerate(names):
+        clip, _, first = name.rpartition("+")
+        seen.add(int(first))
+        number, k = footage.ids.index(clip), int(first)
+        for side in ("latents", "made"):
+            same = [n for n, other in enumerate(footage.ids) if other == clip]  # a clip may be drawn, and played, twice
+            expected = [whole[side][n][:, [max(k - 1, 0), k, k + 1]] for n in same]
+            assert any(torch.equal(windows[side][i], each) for each in expected)
+        stacked = torch.cat([whole["frames"][number][:1].expand(stride - 1, -1, -1, -1), whole["frames"][number]])
+        assert torch.equal(windows["frames"][i], stacked[k * stride : (k + 2) * stride])
+    assert seen == set(range(LATENTS - 1))
+
+
+def test_windows_are_decoded_as_whole_clips_are(folder: Path, studio: Path) -> None:
+    tokenizer, latents = duel_of(folder).tokenizer, footage_of(studio).first(3)["latents"]
+    whole = tokenizer.decode(latents, None)[0]
+    from_start = decode_windows(tokenizer, torch.cat([latents[:, :, :1], latents], 2))
+    assert torch.allclose(from_start[:, :, tokenizer.cfg.temporal_stride - 1 :], whole, atol=1e-5)
+    assert torch.allclose(decode_windows(tokenizer, latents[:, :, 1:]), whole[:, :, -8:], atol=1e-5)
+
+
+def test_a_judge_of_pixels_learns_to_tell_blur_from_truth() -> None:
+    torch.manual_seed(0)
+    judge = PixelJudge(4, JudgeConfig(width=8, depth=1, smoothness=0.1))
+    learner = torch.optim.AdamW(judge.parameters(), lr=3e-3)
+
+    def blurred(frames: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool3d(frames, (1, 3, 3), stride=1, padding=(0, 1, 1))
+
+    for _ in range(60):
+        true = torch.rand(4, 3, 4, SIDE, SIDE) * 2 - 1
+        learner.zero_grad()
+        judge_loss(judge, true, blurred(true), draw(), SMALL)[0].backward()
+        learner.step()
+    unseen = torch.rand(8, 3, 4, SIDE, SIDE) * 2 - 1
+    shown = blurred(unseen).requires_grad_()
+    assert judge_loss(judge, unseen, shown.detach(), draw(), SMALL)[1] < 0.1  # of the patches
+    deceit(judge, unseen, shown).backward()
+    assert (-shown.grad * (unseen - shown.detach())).sum() > 0  # a step against the gradient adds what blur took away
+
+
+def test_the_loss_is_error_of_both_and_pull(folder: Path, studio: Path) -> None:
+    duel, config = duel_of(folder), run_of(folder, studio, Path("unused"), played=0.25)
+    windows = footage_of(studio).sample(4, 2, draw())[0]
+    for quiet in duel.tokenizer.encoder, duel.tokenizer.decoder.linear:
+        quiet.requires_grad_(False)
+
+    def gradients(pull: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        duel.zero_grad()
+        loss, logs = decoder_loss(duel, {**windows, "pull": torch.tensor(pull)}, draw(), config)
+        loss.backward()
+        return {name: w.grad.clone() for name, w in duel.named_parameters() if w.grad is not None}, logs
+
+    alone, logs = gradients(0.0)
+    true = to_video(windows["frames"])
+    shown = [decode_windows(duel.tokenizer, windows[side]) for side in ("latents", "made")]
+    assert logs["l1"] == pytest.approx((shown[0] - true).abs().mean().item())
+    assert logs["l1_played"] == pytest.approx((shown[1] - true).abs().mean().item())
+    layers = duel.tokenizer.decoder.layers
+    weight, last = layers[-1].weight, f"tokenizer.decoder.layers.{len(layers) - 1}.weight"
+    error = 0.0
+    for share, video in zip((1.0, 0.25), shown, strict=True):
+        edges = (video - true).diff(dim=-1).abs().mean() + (video - true).diff(dim=-2).abs().mean()
+        error = error + share / 1.25 * ((video - true).abs().mean() + 0.5 * edges)
+    (expected,) = torch.autograd.grad(error, weight)
+    assert torch.allclose(alone[last], expected, rtol=1e-3, atol=1e-6)
+    pulled, _ = gradients(1.0)
+    assert not torch.allclose(pulled[last], expected, rtol=1e-1)
+    for name in alone:
+        if name.startswith("judge."):
+            assert torch.equal(alone[name], pulled[name])
+
+
+def test_a_run_changes_the_decoder_and_nothing_else(folder: Path, studio: Path, tmp_path: Path) -> None:
+    decoder.train(run_of(folder, studio, tmp_path))
+    before, after = (load_folder(path)[1] for path in (folder / "model", tmp_path / "export"))
+    for one, other in ((before[0], after[0]), (before[2], after[2])):
+        for name, weight in one.state_dict().items():
+            assert torch.equal(weight.bfloat16(), other.state_dict()[name].bfloat16()), name
+    changed = {name for name, w in before[1].state_dict().items() if not same(w, after[1], name)}
+    assert changed
+    assert all(name.startswith("decoder.layers.") for name in changed)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"l1", "l1_played", "fooled"} <= lines[0].keys()
+    assert {"validation_psnr_true_1s", "validation_gradient_played_1s"} <= lines[-1].keys()
+    assert list((tmp_path / "pictures").glob("decoder_*.png"))
+
+
+def same(weight: Tensor, tokenizer: VideoTokenizer, name: str) -> bool:
+    return torch.equal(weight.bfloat16(), tokenizer.state_dict()[name].bfloat16())
+
+
+def test_latents_outlive_the_decoder(folder: Path) -> None:
+    tokenizer = duel_of(folder).tokenizer
+    before = fingerprint(tokenizer)
+    torch.nn.init.zeros_(tokenizer.decoder.layers[0].weight)
+    assert fingerprint(tokenizer) == before
+
+
+def test_what_does_not_fit_is_refused(folder: Path, studio: Path, tmp_path: Path) -> None:
+    shutil.copytree(studio / "episodes" / "000000", tmp_path / "others" / "000000")
+    with pytest.raises(InputError, match="clips of the 1 episodes that were given, got episodes/00000"):
+        open_footage(studio / "pairs", (str(tmp_path / "others"),), tmp_path, toy())
+    with pytest.raises(InputError, match="at most the 4 latents of a pair, got 5"):
+        footage_of(studio).sample(1, 5, draw())
+    with pytest.raises(InputError, match="expected latents >= 1, edge and played >= 0"):
+        run_of(folder, studio, tmp_path, played=-1.0)
+    with pytest.raises(InputError, match="judge_lr > 0, pull >= 0 and pull_full >= 1"):
+        run_of(folder, studio, tmp_path, pull_full=0)
+    index = json.loads((studio / "pairs" / "index.json").read_text())
+    for part in index["parts"]:
+        (tmp_path / part["file"]).write_bytes((studio / "pairs" / part["file"]).read_bytes())
+        del part["ids"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="expected parts that name their clips"):
+        open_footage(tmp_path, (str(studio / "episodes"),), tmp_path, toy())
