@@ -17,7 +17,7 @@ from world_model.clips import select
 from world_model.errors import InputError
 from world_model.train.flow import batch_at, prepare
 from world_model.train.flow_model import FlowModel, FlowRun
-from world_model.train.judge import Judge, JudgeConfig, deceit, judge_loss, load_judge, pull_beside, save_judge
+from world_model.train.judge import Judge, JudgeConfig, judge_clips, load_judge, pull_beside, save_judge
 from world_model.train.loop import Batch, fit
 from world_model.train.losses import some_without_words, squared_error, streamed
 from world_model.train.outcome import measure_and_export
@@ -106,6 +106,6 @@ def duel_loss(
         }
     true = select(made.clips, last).latents
     played = torch.cat([true[:, :, :1], made.data()[last].to(true.dtype)], 2)
-    pull = pull_beside(error, deceit(duel.judge, true, played), made.velocity, tensors["pull"], last)
-    judged, fooled = judge_loss(duel.judge, true, played.detach(), draw, config.judge)
-    return error + judged + pull, logs | {"fooled": fooled * logs["judged"]}
+    verdict = judge_clips(duel.judge, true, played, draw, config.judge)
+    pull = pull_beside(error, made.velocity, played, verdict.towards, tensors["pull"])
+    return error + verdict.loss + pull, logs | {"fooled": verdict.fooled * logs["judged"]}

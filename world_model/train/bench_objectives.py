@@ -17,7 +17,7 @@ from world_model.refiner import refiner_config
 from world_model.train.adversarial import AdversarialRun, Duel, duel_loss
 from world_model.train.data.latents import LatentDataset
 from world_model.train.flow_model import FlowModel, FlowRun, batch_of
-from world_model.train.judge import Judge, judge_loss
+from world_model.train.judge import Judge, judge_clips
 from world_model.train.loop import RunConfig
 from world_model.train.losses import flow_loss, velocity_error
 from world_model.train.ode import ode_loss
@@ -100,7 +100,7 @@ def sharpening_works(
 
     def told_apart(module: nn.Module, tensors: Mapping[str, Tensor], draw: torch.Generator) -> Tensor:
         assert isinstance(module, Judge)
-        return judge_loss(module, tensors["latents"], tensors["made"], draw, config.judge)[0]
+        return judge_clips(module, tensors["latents"], tensors["made"], draw, config.judge).loss
 
     def duelled(module: nn.Module, tensors: Mapping[str, Tensor], draw: torch.Generator) -> Tensor:
         assert isinstance(module, Duel)

@@ -22,7 +22,7 @@ from world_model.image_metrics import gradient_energy
 from world_model.pictures import sheet
 from world_model.train.data.clips import to_video
 from world_model.train.footage import SIDES, open_footage
-from world_model.train.judge import SLOPE, JudgeConfig, deceit, judge_loss, pull_beside
+from world_model.train.judge import SLOPE, JudgeConfig, judge_clips, pull_beside
 from world_model.train.loop import Batch, RunConfig, fit, generator
 from world_model.train.measure import psnr_by_second
 from world_model.train.outcome import Figures
@@ -147,11 +147,10 @@ def decoder_loss(
     parts = {side: pixels_and_edges(error) for side, error in errors.items()}
     of_true, of_played = (pixel + config.edge * edges for pixel, edges in parts.values())
     error = (of_true + config.played * of_played) / (1 + config.played)
-    both = true.repeat(2, 1, 1, 1, 1)
-    pull = pull_beside(error, deceit(duel.judge, both, shown), shown, tensors["pull"], slice(None))
-    judged, fooled = judge_loss(duel.judge, both, shown.detach(), draw, config.judge)
-    logs = {"fooled": fooled, **{f"l1{side}": pixel.detach() for side, (pixel, _) in parts.items()}}
-    return error + judged + pull, logs
+    verdict = judge_clips(duel.judge, true, shown, draw, config.judge)
+    pull = pull_beside(error, shown, shown, verdict.towards, tensors["pull"])
+    logs = {"fooled": verdict.fooled, **{f"l1{side}": pixel.detach() for side, (pixel, _) in parts.items()}}
+    return error + verdict.loss + pull, logs
 
 
 def decode_windows(tokenizer: VideoTokenizer, latents: Tensor) -> Tensor:

@@ -87,32 +87,41 @@ class Judge(nn.Module):
             return self.last(functional.leaky_relu(x, SLOPE))
 
 
-def judge_loss(
-    judge: nn.Module, true: Tensor, played: Tensor, draw: torch.Generator, config: JudgeConfig
-) -> tuple[Tensor, Tensor]:
-    """What the judge learns from, to put the true clip above the played one without jumping at a little noise; and the
-    share of cells in which it puts the played one first."""
-    clips = torch.cat([true, played])
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """On a batch of true and played clips, by one look at them.
+
+    loss: what the judge learns from, to put true clips above played ones without jumping at a little noise; it leaves
+    nothing in the player. fooled: the share of cells in which it puts the played one first. towards: where the played
+    clips would have to go to be put first less, of their shape; the player learns from its opposite (`pull_beside`).
+    """
+
+    loss: Tensor
+    fooled: Tensor
+    towards: Tensor
+
+
+def judge_clips(judge: nn.Module, true: Tensor, played: Tensor, draw: torch.Generator, config: JudgeConfig) -> Verdict:
+    """Have true clips (B, ...) and played ones (n*B, ...), n times all of the same, judged against each other."""
+    seen = played.detach().requires_grad_()
+    clips = torch.cat([true, seen])
     answers = judge(clips)
-    disturbed = judge(clips, config.noise * torch.randn(clips.shape, generator=draw).to(answers))
-    of_true, of_played = answers.chunk(2)
+    disturbed = judge(clips.detach(), config.noise * torch.randn(clips.shape, generator=draw).to(answers))
+    of_true, of_played = answers.split([len(true), len(played)])
+    lead = of_true.repeat(len(played) // len(true), *[1] * (of_true.ndim - 1)) - of_played
+    (towards,) = torch.autograd.grad(functional.softplus(lead).mean(), seen, retain_graph=True)
     change = (answers - disturbed).square().mean()
-    loss = functional.softplus(of_played - of_true).mean() + config.smoothness * change
-    return loss, (of_played > of_true).float().mean()
+    loss = functional.softplus(-lead).mean() + config.smoothness * change
+    return Verdict(loss=loss, fooled=(lead < 0).float().mean(), towards=towards)
 
 
-def deceit(judge: nn.Module, true: Tensor, played: Tensor) -> Tensor:
-    """What the player learns from: to have its clip put above the true one."""
-    return functional.softplus(judge(true) - judge(played)).mean()
-
-
-def pull_beside(error: Tensor, fooling: Tensor, at: Tensor, pull: Tensor, rows: Tensor | slice) -> Tensor:
-    """A loss worth nothing, whose gradient leads `fooling` down: at `at` it is `pull` times as long as that of `error`
-    over the same rows of `at`, so that the scale of neither matters."""
-    (towards_truth,) = torch.autograd.grad(error, at, retain_graph=True)
-    (towards_judge,) = torch.autograd.grad(fooling, at, retain_graph=True)
-    share = pull * towards_truth[rows].norm() / towards_judge.norm().clamp_min(1e-12)
-    pulled = (share * towards_judge * at).sum()
+def pull_beside(error: Tensor, at: Tensor, played: Tensor, towards: Tensor, pull: Tensor) -> Tensor:
+    """A loss worth nothing that pulls what was played against `towards`: its gradient at `at`, of which `played` was
+    made, is `pull` times as long as that of `error`, so that the scale of neither matters."""
+    (away,) = torch.autograd.grad(played, at, towards, retain_graph=True)
+    (from_error,) = torch.autograd.grad(error, at, retain_graph=True)
+    rows = away.flatten(1).any(1)  # those that were judged
+    pulled = (pull * from_error[rows].norm() / away.norm().clamp_min(1e-12) * away * at).sum()
     return pulled - pulled.detach()
 
 
@@ -130,8 +139,8 @@ def train(config: JudgeRun) -> None:
 
     def loss(module: nn.Module, tensors: Mapping[str, Tensor], draw: torch.Generator):
         assert isinstance(module, Judge)
-        value, fooled = judge_loss(module, tensors["latents"], tensors["made"], draw, config.judge)
-        return value, {"fooled": fooled}
+        verdict = judge_clips(module, tensors["latents"], tensors["made"], draw, config.judge)
+        return verdict.loss, {"fooled": verdict.fooled}
 
     def validate(module: nn.Module) -> Figures:
         """The share of held-out cells of which the true one is put first, those of the start left out."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from tests.world_model.train.toy_world import random_flow_model, toy
 from world_model.errors import CheckpointError, InputError
@@ -15,7 +16,7 @@ from world_model.train import adversarial, distributed, judge, pairs, snapshot
 from world_model.train.adversarial import AdversarialRun, Duel, duel_loss
 from world_model.train.data.latents import open_latents
 from world_model.train.flow_model import batch_of
-from world_model.train.judge import Judge, JudgeConfig, JudgeRun, deceit, judge_loss, load_judge
+from world_model.train.judge import Judge, JudgeConfig, JudgeRun, judge_clips, load_judge
 from world_model.train.loop import RunConfig
 from world_model.train.losses import flow_loss, streamed
 from world_model.train.pairs import PairsRun
@@ -67,13 +68,12 @@ def test_a_judge_learns_to_tell_blur_from_truth() -> None:
     for _ in range(60):
         true = torch.randn(4, 4, 3, 4, 4)
         learner.zero_grad()
-        judge_loss(network, true, 0.5 * true, draw(), config)[0].backward()
+        judge_clips(network, true, 0.5 * true, draw(), config).loss.backward()
         learner.step()
     unseen = torch.randn(16, 4, 3, 4, 4)
-    assert judge_loss(network, unseen, 0.5 * unseen, draw(), config)[1] < 0.1  # of the cells
-    played = (0.5 * unseen).requires_grad_()
-    deceit(network, unseen, played).backward()
-    assert (-played.grad * unseen).sum() > 0  # a step against the gradient is a step away from blur
+    verdict = judge_clips(network, unseen, 0.5 * unseen, draw(), config)
+    assert verdict.fooled < 0.1  # of the cells
+    assert (-verdict.towards * unseen).sum() > 0  # a step against it is a step away from blur
 
 
 def test_a_channel_that_nobody_sees_is_not_judged() -> None:
@@ -82,7 +82,7 @@ def test_a_channel_that_nobody_sees_is_not_judged() -> None:
     other = clips.clone()
     other[:, 1] += 1
     assert torch.equal(network(clips), network(other))
-    assert judge_loss(network, clips, other, draw(), SMALL)[0].isfinite()
+    assert judge_clips(network, clips, other, draw(), SMALL).loss.isfinite()
 
 
 def gradients(duel: Duel, loss: Tensor) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ def test_the_pull_leads_towards_the_judge_at_the_length_it_is_given(
 
     def fooled(velocity: Tensor) -> float:
         played = torch.cat([true[:, :, :1], dataclasses.replace(made, velocity=velocity).data()], 2)
-        return float(deceit(duel.judge, true[last], played[last]))
+        return float(softplus(duel.judge(true[last]) - duel.judge(played[last])).mean())
 
     nearer = made.velocity.detach().clone()
     nearer[last] -= 0.1 * push / push.norm()

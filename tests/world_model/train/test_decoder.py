@@ -21,7 +21,7 @@ from world_model.train.data.latents import LatentsRun, fingerprint
 from world_model.train.data.latents import train as encode
 from world_model.train.decoder import DecoderDuel, DecoderRun, PixelJudge, decode_windows, decoder_loss
 from world_model.train.footage import Footage, open_footage
-from world_model.train.judge import JudgeConfig, deceit, judge_loss
+from world_model.train.judge import JudgeConfig, judge_clips
 from world_model.train.loop import RunConfig
 from world_model.train.pairs import PairsRun
 from world_model.vae import VideoTokenizer
@@ -129,13 +129,12 @@ def test_a_judge_of_pixels_learns_to_tell_blur_from_truth() -> None:
     for _ in range(60):
         true = torch.rand(4, 3, 4, SIDE, SIDE) * 2 - 1
         learner.zero_grad()
-        judge_loss(judge, true, blurred(true), draw(), SMALL)[0].backward()
+        judge_clips(judge, true, blurred(true), draw(), SMALL).loss.backward()
         learner.step()
     unseen = torch.rand(8, 3, 4, SIDE, SIDE) * 2 - 1
-    shown = blurred(unseen).requires_grad_()
-    assert judge_loss(judge, unseen, shown.detach(), draw(), SMALL)[1] < 0.1  # of the patches
-    deceit(judge, unseen, shown).backward()
-    assert (-shown.grad * (unseen - shown.detach())).sum() > 0  # a step against the gradient adds what blur took away
+    verdict = judge_clips(judge, unseen, blurred(unseen), draw(), SMALL)
+    assert verdict.fooled < 0.1  # of the patches
+    assert (-verdict.towards * (unseen - blurred(unseen))).sum() > 0  # a step against it adds what blur took away
 
 
 def test_the_loss_is_error_of_both_and_pull(folder: Path, studio: Path) -> None:
