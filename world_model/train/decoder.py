@@ -44,11 +44,11 @@ class DecoderRun:
     cache: str  # folder of decoded frames
     latents: int = 2  # of a window; the judge sees their frames together, and so how things move
     edge: float = 0.5  # weight of the L1 of pixel differences
-    played: float = 0.5  # weight of the error of what was played, which no decoder can make small
+    played: float = 0.3  # weight of the error of what was played, which no decoder can make small
     judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(width=32, depth=2, smoothness=1.0))
-    judge_lr: float = 2.5  # as a share of run.lr
-    pull: float = 2.0  # of the judge: the length of its gradient at the pixels beside that of the error
-    pull_full: int = 60  # steps until it pulls so much, for it knows nothing at first
+    judge_lr: float = 2.0  # as a share of run.lr
+    pull: float = 1.0  # of the judge: the length of its gradient at the pixels beside that of the error
+    pull_full: int = 100  # steps until it pulls so much, for it knows nothing at first
     validation_clips: int = 16
 
     def __post_init__(self) -> None:
