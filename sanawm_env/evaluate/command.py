@@ -9,6 +9,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,6 +24,8 @@ from sanawm_env.evaluate.shipped import shipped
 from sanawm_env.evaluate.table import Table, make_table
 from sanawm_env.registration import register_environments
 from world_model.errors import InputError
+
+RECORD = "episodes.jsonl"
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class Evaluate:
     """Engines to compare with."""
     camera_scenes: int = 4
     """Scenes that the camera's control is measured in, with each kind of path; 0: not at all."""
+    reuse: Path | None = None
+    """Folder of an earlier evaluation of other weights: what it played outside of the model is not played again."""
     out: Path = Path("evaluation")
     """Folder for the outcomes, table, JSON and plot."""
 
@@ -107,8 +112,11 @@ def evaluate(config: Evaluate) -> tuple[Table, str]:
         "steps": config.steps,
         "worlds": config.worlds,
     }
-    record = Record(config.out / "episodes.jsonl", about)
+    record = Record(config.out / RECORD, about)
     worlds = (TRUTH, MODEL, *config.baselines)
+    if config.reuse is not None:
+        others = [world for world in worlds if world != MODEL]
+        record.take_over(config.reuse / RECORD, others, _without_weights)
     began = time.perf_counter()
     for world in worlds:
         play_world(world, config, arenas, policies, record)
@@ -122,6 +130,12 @@ def evaluate(config: Evaluate) -> tuple[Table, str]:
     if table.agreements:
         (config.out / "evaluation.svg").write_text(to_svg(table), encoding="utf-8")
     return table, text
+
+
+def _without_weights(about: dict[str, Any]) -> dict[str, Any]:
+    """What the worlds depend on that are not the model's."""
+    arguments = {name: value for name, value in about["env_args"].items() if name != "model"}
+    return {**about, "model": None, "env_args": arguments}
 
 
 def play_world(world: str, config: Evaluate, arenas: Arenas, policies: dict[str, Policy], record: Record) -> None:

@@ -5,7 +5,7 @@ The first line says what is evaluated; a file of another evaluation is not conti
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Record:
     """The file of an evaluation. about: JSON values that tell this evaluation from others. Raises InputError."""
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self.path = path
+        self.path, self.about = path, json.loads(json.dumps(about))
         header = json.dumps({"format": FORMAT, "version": VERSION, "about": about}, sort_keys=True)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,22 @@ class Record:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         self._lines.append(line)
+
+    def take_over(self, path: Path, worlds: Sequence[str], essence: Callable[[dict[str, Any]], Any]) -> None:
+        """Copy what another record knows of those `worlds` of which this one knows nothing yet.
+
+        essence: what of `about` those worlds depend on. Raises InputError where it is another, or where nothing is.
+        """
+        if not path.exists():
+            raise InputError(f"{path}: expected the record of an evaluation, found no such file")
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        wanted, got = essence(self.about), essence(json.loads(first)["about"])
+        if wanted != got:
+            raise InputError(f"{path}: expected an evaluation of {wanted}, got {got}")
+        for world in worlds:
+            if not self.outcomes(world):
+                for outcome in outcomes_of(lines, world):
+                    self.add(world, outcome)
 
 
 def read_outcomes(path: Path, world: str) -> list[Outcome]:

@@ -1,15 +1,18 @@
 """Episodes of policies in vector environments, the baselines' engines, and the command from end to end."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sanawm_env.camera_env import CameraEnv, Settings
 from sanawm_env.camera_vector import CameraVectorEnv
+from sanawm_env.evaluate.arenas import Arenas
 from sanawm_env.evaluate.baselines import StartPictureEngine
 from sanawm_env.evaluate.command import Evaluate, evaluate
 from sanawm_env.evaluate.handicaps import Random
@@ -139,6 +142,38 @@ def test_the_command_from_end_to_end(model_folder: Path, tmp_path: Path) -> None
     assert evaluate(Evaluate(**given)) == (table, text)
     with pytest.raises(InputError, match="choose another folder"):
         evaluate(Evaluate(**{**given, "steps": 3}))
+
+
+def test_other_weights_need_only_the_models_episodes(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    weights = load_file(other / "transformer.safetensors")
+    save_file({name: weight * 1.01 for name, weight in weights.items()}, other / "transformer.safetensors")
+    given = {
+        "policies": ("servo", "random"),
+        "env_args": json.dumps({"model": str(model_folder)}),
+        "twin": "SanaWM-v0",
+        "twin_args": json.dumps({"model": str(model_folder)}),
+        "episodes": 2,
+        "steps": 2,
+        "worlds": 2,
+        "camera_scenes": 0,
+    }
+    first, _ = evaluate(Evaluate(**given, out=tmp_path / "first"))
+    made: list[str] = []
+    make = Arenas.make
+    monkeypatch.setattr(Arenas, "make", lambda self, world: (made.append(world), make(self, world))[1])
+    changed = {**given, "env_args": json.dumps({"model": str(other)}), "reuse": tmp_path / "first"}
+    second, _ = evaluate(Evaluate(**changed, out=tmp_path / "second"))
+    assert made == ["model"]
+    assert {world: second.scores[world] for world in ("twin", "repeat", "warp")} == {
+        world: first.scores[world] for world in ("twin", "repeat", "warp")
+    }
+    with pytest.raises(InputError, match=r"'steps': 3.*got .*'steps': 2"):
+        evaluate(Evaluate(**{**changed, "steps": 3}, out=tmp_path / "third"))
+    with pytest.raises(InputError, match="expected the record of an evaluation, found no such file"):
+        evaluate(Evaluate(**{**changed, "reuse": tmp_path}, out=tmp_path / "fourth"))
 
 
 @pytest.mark.parametrize(
