@@ -1,5 +1,6 @@
 """The worlds that policies are scored in: the true one, the world model's, and those of the baselines."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from sanawm_env.camera_env import CameraEnv, Settings
 from sanawm_env.camera_vector import CameraVectorEnv
@@ -53,6 +55,15 @@ class Arenas:
     def scenes(self) -> tuple[str, ...]:
         """Names of the start scenes that have a goal."""
         return tuple(start.name for start in self.bank if start.goal is not None)
+
+    @property
+    def starts_digest(self) -> str:
+        """A checksum of the start scenes: names, goals and pictures."""
+        digest = hashlib.sha256()
+        for start in self.bank:
+            goal = None if start.goal is None else np.asarray(start.goal).tolist()
+            digest.update(f"{start.name} {goal}".encode() + np.ascontiguousarray(start.image).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def fingerprint(self) -> str:

@@ -7,6 +7,7 @@ replaced by the repeated start picture and by the rotation warp. A run that was 
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from sanawm_env.evaluate.arenas import MODEL, TRUTH, Arenas
 from sanawm_env.evaluate.baselines import KINDS
 from sanawm_env.evaluate.flights import camera_errors
 from sanawm_env.evaluate.policies import Policy, load_policy
-from sanawm_env.evaluate.record import Record
+from sanawm_env.evaluate.record import Record, outcomes_of, read_record
 from sanawm_env.evaluate.report import to_json, to_markdown, to_svg
-from sanawm_env.evaluate.rollouts import Job, deal, draw_starts, play
+from sanawm_env.evaluate.rollouts import Job, Outcome, deal, draw_starts, play
 from sanawm_env.evaluate.shipped import shipped
 from sanawm_env.evaluate.table import Table, make_table
 from sanawm_env.registration import register_environments
@@ -60,7 +61,7 @@ class Evaluate:
     camera_scenes: int = 4
     """Scenes that the camera's control is measured in, with each kind of path; 0: not at all."""
     reuse: Path | None = None
-    """Folder of an earlier evaluation of other weights: what it played outside of the model is not played again."""
+    """Folder of an earlier evaluation of other weights: its episodes outside of the model are not played again."""
     out: Path = Path("evaluation")
     """Folder for the outcomes, table, JSON and plot."""
 
@@ -99,24 +100,14 @@ def evaluate(config: Evaluate) -> tuple[Table, str]:
         steps=config.steps,
         count=config.worlds,
     )
-    about = {
-        "model": arenas.fingerprint,
-        "env": config.env,
-        "twin": config.twin,
-        "env_args": arenas.env_args,
-        "twin_args": arenas.twin_args,
-        "policies": names,
-        "scenes": len(arenas.scenes),
-        "episodes": config.episodes,
-        "seeds": config.seeds,
-        "steps": config.steps,
-        "worlds": config.worlds,
-    }
-    record = Record(config.out / RECORD, about)
+    about = _about(config, arenas, names)
     worlds = (TRUTH, MODEL, *config.baselines)
-    if config.reuse is not None:
-        others = [world for world in worlds if world != MODEL]
-        record.take_over(config.reuse / RECORD, others, _without_weights)
+    known = {} if config.reuse is None else _played_elsewhere(config.reuse / RECORD, about, worlds)
+    record = Record(config.out / RECORD, about)
+    for world, outcomes in known.items():
+        if not record.outcomes(world):
+            for outcome in outcomes:
+                record.add(world, outcome)
     began = time.perf_counter()
     for world in worlds:
         play_world(world, config, arenas, policies, record)
@@ -132,8 +123,36 @@ def evaluate(config: Evaluate) -> tuple[Table, str]:
     return table, text
 
 
+def _about(config: Evaluate, arenas: Arenas, names: Sequence[str]) -> dict[str, Any]:
+    """What tells this evaluation from others, as JSON values."""
+    model = arenas.config
+    return {
+        "model": arenas.fingerprint,
+        "env": config.env,
+        "twin": config.twin,
+        "env_args": dict(arenas.env_args),
+        "twin_args": dict(arenas.twin_args),
+        "policies": list(names),
+        "starts": arenas.starts_digest,
+        "frames": [model.tokenizer.height, model.tokenizer.width, model.fps, model.frames_per_step],
+        "episodes": config.episodes,
+        "seeds": list(config.seeds),
+        "steps": config.steps,
+        "worlds": config.worlds,
+    }
+
+
+def _played_elsewhere(path: Path, about: dict[str, Any], worlds: Sequence[str]) -> dict[str, list[Outcome]]:
+    """Outcomes, in the worlds that are not the model's, of an evaluation of other weights. Raises InputError for an
+    evaluation of anything else."""
+    found, lines = read_record(path)
+    wanted, got = (_without_weights(each) for each in (about, found))
+    if wanted != got:
+        raise InputError(f"{path}: expected an evaluation of {wanted}, got {got}")
+    return {world: outcomes_of(lines, world) for world in worlds if world != MODEL}
+
+
 def _without_weights(about: dict[str, Any]) -> dict[str, Any]:
-    """What the worlds depend on that are not the model's."""
     arguments = {name: value for name, value in about["env_args"].items() if name != "model"}
     return {**about, "model": None, "env_args": arguments}
 

@@ -5,7 +5,7 @@ The first line says what is evaluated; a file of another evaluation is not conti
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,19 @@ class Record:
     """The file of an evaluation. about: JSON values that tell this evaluation from others. Raises InputError."""
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self.path, self.about = path, json.loads(json.dumps(about))
-        header = json.dumps({"format": FORMAT, "version": VERSION, "about": about}, sort_keys=True)
+        self.path = path
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(header + "\n", encoding="utf-8")
+            header = {"format": FORMAT, "version": VERSION, "about": about}
+            path.write_text(json.dumps(header, sort_keys=True) + "\n", encoding="utf-8")
         text = path.read_text(encoding="utf-8")
         complete = text[: text.rfind("\n") + 1]  # a line that was cut off is an episode to play again
         if complete != text:
             path.write_text(complete, encoding="utf-8")
-        first, *self._lines = complete.splitlines() or [""]
-        if first != header:
-            raise InputError(f"{path}: expected an evaluation of {header}, got {first}; choose another folder")
+        found, self._lines = read_record(path)
+        expected = json.loads(json.dumps(about))
+        if found != expected:
+            raise InputError(f"{path}: expected an evaluation of {expected}, got {found}; choose another folder")
 
     def outcomes(self, world: str) -> list[Outcome]:
         """What is known of a world."""
@@ -44,26 +45,25 @@ class Record:
             file.write(line + "\n")
         self._lines.append(line)
 
-    def take_over(self, path: Path, worlds: Sequence[str], essence: Callable[[dict[str, Any]], Any]) -> None:
-        """Copy what another record knows of those `worlds` of which this one knows nothing yet.
 
-        essence: what of `about` those worlds depend on. Raises InputError where it is another, or where nothing is.
-        """
-        if not path.exists():
-            raise InputError(f"{path}: expected the record of an evaluation, found no such file")
-        first, *lines = path.read_text(encoding="utf-8").splitlines()
-        wanted, got = essence(self.about), essence(json.loads(first)["about"])
-        if wanted != got:
-            raise InputError(f"{path}: expected an evaluation of {wanted}, got {got}")
-        for world in worlds:
-            if not self.outcomes(world):
-                for outcome in outcomes_of(lines, world):
-                    self.add(world, outcome)
+def read_record(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What an evaluation is about, and its complete lines, one an outcome. Raises InputError for any other file."""
+    if not path.exists():
+        raise InputError(f"{path}: expected the record of an evaluation, found no such file")
+    first, *lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines() or [""]
+    try:
+        header = json.loads(first)
+    except ValueError:
+        header = None
+    form = [header.get(key) for key in ("format", "version")] if isinstance(header, dict) else first[:40]
+    if not isinstance(header, dict) or form != [FORMAT, VERSION]:
+        raise InputError(f"{path}: expected the record of an evaluation, {[FORMAT, VERSION]}, got {form!r}")
+    return header["about"], lines
 
 
 def read_outcomes(path: Path, world: str) -> list[Outcome]:
     """What an evaluation that has ended knows of a world."""
-    return outcomes_of(path.read_text(encoding="utf-8").splitlines()[1:], world)
+    return outcomes_of(read_record(path)[1], world)
 
 
 def outcomes_of(lines: Sequence[str], world: str) -> list[Outcome]:

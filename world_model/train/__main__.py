@@ -80,22 +80,24 @@ def from_json(kind: type, path: Path) -> Any:
     return _build(kind, values, str(path))
 
 
-def _build(kind: type, values: Any, where: str) -> Any:
-    hints = get_type_hints(kind)
+def _build(kind: type, values: Any, where: str, default: Any = None) -> Any:
+    """default: an instance whose fields the keys that are left out keep."""
+    hints, fields = get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
     if not isinstance(values, dict) or not values.keys() <= hints.keys():
         raise InputError(f"{where}: expected an object with keys among {sorted(hints)}, got {values}")
-    needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
-    if not needed <= values.keys():
+    needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    if default is None and not needed <= values.keys():
         raise InputError(f"{where}: expected the keys {sorted(needed)}, got {sorted(values)}")
     built = {}
     for name, value in values.items():
-        hint = hints[name]
+        hint, factory = hints[name], fields[name].default_factory
         if dataclasses.is_dataclass(hint):
-            value = _build(hint, value, f"{where}: {name}")
+            made = None if factory is dataclasses.MISSING else factory()
+            value = _build(hint, value, f"{where}: {name}", made if default is None else getattr(default, name))
         elif get_origin(hint) is tuple:
             value = tuple(value)
         built[name] = value
-    return kind(**built)
+    return kind(**built) if default is None else dataclasses.replace(default, **built)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from them.
 Shapes: B windows, C channels, T latents of a clip, W of a window, R frames a latent, H, W pixels, Y, X cells.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,8 @@ class DecoderRun:
     validation_clips: int = 16
 
     def __post_init__(self) -> None:
+        if self.run.init:
+            raise InputError(f"decoder: expected no run.init (world's decoder is sharpened), got {self.run.init!r}")
         if self.latents < 1 or self.edge < 0 or self.played < 0 or self.validation_clips < 1:
             raise InputError(
                 "decoder: expected latents >= 1, edge and played >= 0 and validation_clips >= 1, "
@@ -106,6 +109,8 @@ def train(config: DecoderRun) -> None:
         open_footage(Path(folder), config.episodes, Path(config.cache), world)
         for folder in (config.data, config.validation)
     )
+    data.require(tokenizer)
+    held_out.require(tokenizer)
     fixed = held_out.first(config.validation_clips)
 
     def sample_batch(step: int) -> Batch:
@@ -124,6 +129,8 @@ def train(config: DecoderRun) -> None:
     def export(module: nn.Module, folder: Path) -> None:
         assert isinstance(module, DecoderDuel)
         save_folder(folder, world, (transformer, module.tokenizer, text), torch.bfloat16)
+        for part in Path(config.world).glob("refiner.*"):  # it refines latents, whose meaning has not changed
+            shutil.copy(part, folder)
 
     fit(
         config.run,
@@ -160,6 +167,7 @@ def decode_windows(tokenizer: VideoTokenizer, latents: Tensor) -> Tensor:
     return tokenizer.decode_raw(raw[:, :, 1:], raw[:, :, :-1]).float()
 
 
+@torch.no_grad()
 def measure(tokenizer: VideoTokenizer, clips: Mapping[str, Tensor], fps: float) -> Figures:
     """Against true frames, second by second, of decoded truth and of decoded play: PSNR (dB), and gradient energy as a
     share of the frames'; and a picture, for some clips a row of each."""
@@ -174,7 +182,7 @@ def measure(tokenizer: VideoTokenizer, clips: Mapping[str, Tensor], fps: float) 
         energy = energy_by_second(videos[side], fps)
         for second, psnr in enumerate(psnr_by_second(videos[side], truth, fps)):
             numbers[f"psnr_{name}_{second + 1}s"] = psnr
-            numbers[f"gradient_{name}_{second + 1}s"] = energy[second] / true_energy[second]
+            numbers[f"gradient_{name}_{second + 1}s"] = energy[second] / max(true_energy[second], 1e-9)
     stride = 2 * tokenizer.cfg.temporal_stride
     shown = [video[i, :, ::stride].movedim(1, 0) for i in range(min(PICTURED, len(truth))) for video in videos.values()]
     return numbers, {"decoder": sheet(shown)}

@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from world_model.config import WorldConfig
-from world_model.errors import InputError
+from world_model.errors import CheckpointError, InputError
 from world_model.train.data.augment import VARIANTS, varied_frames
-from world_model.train.data.clips import cached_frames
-from world_model.train.data.source import Entry, open_entries
+from world_model.train.data.clips import cached_frames, to_video
+from world_model.train.data.source import Entry, open_entries, refuse_namesakes
 from world_model.train.pairs import PairDataset, open_pairs
 from world_model.train.parts import read_ids
+from world_model.vae import VideoTokenizer
 
+SAME = 0.05  # of the latents' length: they, and the weights of an exported tokenizer, are rounded to bfloat16
 SIDES = ("latents", "made")  # of a pair: true, played
 
 
@@ -52,6 +55,19 @@ class Footage:
         names = tuple(f"{self.ids[i]}+{first}" for i, first in zip(numbers.tolist(), firsts.tolist(), strict=True))
         return window | {"frames": torch.from_numpy(np.stack(frames))}, names
 
+    @torch.no_grad()
+    def require(self, tokenizer: VideoTokenizer) -> None:
+        """Raises CheckpointError when the first clip's latents are not what its frames are encoded to: then these are
+        other frames than the latents were made of, or another tokenizer made them."""
+        clip = self.first(1)
+        encoded = tokenizer.encode(to_video(clip["frames"]).to(tokenizer.latents_mean.device)).cpu()
+        gap = float((encoded - clip["latents"]).norm() / encoded.norm())
+        if gap > SAME:
+            raise CheckpointError(
+                f"{self.ids[0]}: expected the latents that this tokenizer makes of the episode's frames, got others, "
+                f"{gap:.0%} away: was it rendered again, or encoded by another tokenizer?"
+            )
+
     def first(self, count: int) -> dict[str, Tensor]:
         """The first clips whole, at most `count`: `latents` and `made` (B, C, T, Y, X), and their `frames`."""
         drawn = self.pairs.first(count)
@@ -62,25 +78,30 @@ class Footage:
 def open_footage(folder: Path, episodes: tuple[str, ...], cache: Path, world: WorldConfig) -> Footage:
     """Pairs of `folder`, whose clips come from `episodes` (see data/source.py).
 
-    Raises CheckpointError for broken pairs or pairs that don't name their clips, InputError for a clip that is in none
-    of the episodes.
+    Raises CheckpointError for broken pairs or pairs that don't name their clips, EpisodeError for two episodes of one
+    name, InputError for a clip that is in none of them.
     """
     pairs, ids, tokenizer = open_pairs(folder, world.text), read_ids(folder), world.tokenizer
-    entries = {entry.name: entry for entry in open_entries(episodes, (tokenizer.height, tokenizer.width))}
-    length = 1 + (pairs.tensors["made"].shape[2] - 1) * tokenizer.temporal_stride
-    frames = tuple(_frames(name, length, tokenizer.temporal_stride, entries, cache) for name in ids)
-    return Footage(pairs=pairs, ids=ids, frames=frames, stride=tokenizer.temporal_stride)
+    entries = open_entries(episodes, (tokenizer.height, tokenizer.width))
+    refuse_namesakes(entries)
+    places = [_place(name, {entry.name: entry for entry in entries}) for name in ids]
+    wanted = {entry.name: entry for entry, _, _ in places}
+    whole = {name: cached_frames(entry, cache) for name, entry in tqdm(wanted.items(), desc="frames", unit="episode")}
+    stride, latents = tokenizer.temporal_stride, pairs.tensors["made"].shape[2]
+    frames = []
+    for entry, suffix, start in places:
+        first, length = stride * start, 1 + (latents - 1) * stride
+        clip = varied_frames(suffix, whole[entry.name])[first:][:length]
+        if len(clip) < length:
+            raise InputError(f"{entry.where}: expected {length} frames from {first} on, got {len(clip)}")
+        frames.append(clip)
+    return Footage(pairs=pairs, ids=ids, frames=tuple(frames), stride=stride)
 
 
-def _frames(name: str, length: int, stride: int, entries: Mapping[str, Entry], cache: Path) -> np.ndarray:
-    """The `length` frames of the clip that latents called `name` were windows of."""
+def _place(name: str, entries: Mapping[str, Entry]) -> tuple[Entry, str, int]:
+    """Of a clip by the name of its latents: the episode, its variant, and the latent in it where the clip begins."""
     episode, _, start = name.rpartition("@")
     for suffix in sorted(VARIANTS, key=len, reverse=True):
-        entry = entries.get(episode.removesuffix(suffix))
-        if entry is not None and episode.endswith(suffix):
-            whole = varied_frames(suffix, cached_frames(entry, cache))
-            clip = whole[stride * int(start) :][:length]
-            if len(clip) == length:
-                return clip
-            raise InputError(f"{entry.where}: expected {length} frames from {stride * int(start)} on, got {len(clip)}")
+        if episode.endswith(suffix) and episode.removesuffix(suffix) in entries:
+            return entries[episode.removesuffix(suffix)], suffix, int(start)
     raise InputError(f"pairs: expected clips of the {len(entries)} episodes that were given, got {name}")

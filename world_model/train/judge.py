@@ -58,8 +58,10 @@ class JudgeRun:
     validation_clips: int = 16
 
     def __post_init__(self) -> None:
-        if self.validation_clips < 1:
-            raise InputError(f"judge: expected validation_clips >= 1, got {self.validation_clips}")
+        if self.validation_clips < 1 or self.run.init:
+            raise InputError(
+                f"judge: expected validation_clips >= 1 and no run.init, got {self.validation_clips}, {self.run.init!r}"
+            )
 
 
 class Judge(nn.Module):

@@ -29,16 +29,17 @@ def open_index(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     for key, expected in about.items():
         if index.get(key) != expected:
             raise CheckpointError(f"{out / INDEX}: expected parts with {key} {expected}, got {index.get(key)}")
+    _names(out, index)
     return index
 
 
 def add_part(out: Path, index: dict[str, Any], tensors: Mapping[str, Tensor], ids: tuple[str, ...]) -> None:
     """Write the next part (all tensors have one row a clip) and enter it, and where its clips come from, into OUT's
     index."""
-    (path,) = snapshot.write_tensors(out, f"part-{len(index['parts']):05d}", tensors, limit=2**62)
     clips = len(next(iter(tensors.values())))
     if len(ids) != clips:
         raise InputError(f"part: expected the names of {clips} clips, got {len(ids)}")
+    (path,) = snapshot.write_tensors(out, f"part-{len(index['parts']):05d}", tensors, limit=2**62)
     about = {"file": path.name, "sha256": snapshot.checksum(path), "clips": clips, "ids": list(ids)}
     index["parts"].append(about)
     snapshot.write_file(out / INDEX, json.dumps(index, indent=1).encode())
@@ -54,10 +55,16 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def read_ids(folder: Path) -> tuple[str, ...]:
     """Where every clip comes from. Raises CheckpointError for parts of earlier versions, which did not say."""
-    parts = read_index(folder)["parts"]
-    if not all("ids" in part for part in parts):
-        raise CheckpointError(f"{folder / INDEX}: expected parts that name their clips, got some that do not")
-    return tuple(name for part in parts for name in part["ids"])
+    return _names(folder, read_index(folder))
+
+
+def _names(folder: Path, index: Mapping[str, Any]) -> tuple[str, ...]:
+    if not all("ids" in part for part in index["parts"]):
+        raise CheckpointError(
+            f"{folder / INDEX}: expected parts that name their clips, got those of an earlier version: "
+            "make them again, in a new folder"
+        )
+    return tuple(name for part in index["parts"] for name in part["ids"])
 
 
 def read_parts(folder: Path) -> dict[str, Tensor]:

@@ -170,10 +170,12 @@ def test_other_weights_need_only_the_models_episodes(
     assert {world: second.scores[world] for world in ("twin", "repeat", "warp")} == {
         world: first.scores[world] for world in ("twin", "repeat", "warp")
     }
+    third = {**changed, "out": tmp_path / "third"}
     with pytest.raises(InputError, match=r"'steps': 3.*got .*'steps': 2"):
-        evaluate(Evaluate(**{**changed, "steps": 3}, out=tmp_path / "third"))
+        evaluate(Evaluate(**{**third, "steps": 3}))
     with pytest.raises(InputError, match="expected the record of an evaluation, found no such file"):
-        evaluate(Evaluate(**{**changed, "reuse": tmp_path}, out=tmp_path / "fourth"))
+        evaluate(Evaluate(**{**third, "reuse": tmp_path}))
+    assert evaluate(Evaluate(**third))[0] == second  # what was refused has left nothing
 
 
 @pytest.mark.parametrize(

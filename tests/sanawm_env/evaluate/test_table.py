@@ -10,7 +10,7 @@ import pytest
 
 from sanawm_env.evaluate.camera import CameraError
 from sanawm_env.evaluate.chart import APART, spread
-from sanawm_env.evaluate.record import Record
+from sanawm_env.evaluate.record import Record, outcomes_of, read_record
 from sanawm_env.evaluate.report import to_json, to_markdown, to_svg
 from sanawm_env.evaluate.rollouts import Outcome
 from sanawm_env.evaluate.table import make_table, verdicts
@@ -96,6 +96,26 @@ def test_a_record_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     assert again.outcomes("model") == []
     with pytest.raises(InputError, match="choose another folder"):
         Record(path, {"episodes": 5})
+
+
+def test_a_record_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    record = Record(path, {"episodes": 4})
+    for outcome in play("good", 2):
+        record.add("twin", outcome)
+    with path.open("a") as file:
+        file.write('{"world": "twin", "outc')
+    about, lines = read_record(path)
+    assert about == {"episodes": 4}
+    assert outcomes_of(lines, "twin") == play("good", 2)
+
+
+@pytest.mark.parametrize("text", ["", "not JSON\n", "[1]\n", '{"format": "other"}\n'])
+def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "episodes.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError, match="expected the record of an evaluation"):
+        read_record(path)
 
 
 def test_numbers_in_the_plot_do_not_cover_each_other() -> None:

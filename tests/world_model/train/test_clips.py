@@ -1,5 +1,6 @@
 """What training draws from episodes: raw clips through the cache, and packed latents."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from world_model.train.data.clips import cached_frames, open_clips, to_video
 from world_model.train.data.episode import Episode, list_episodes, read_episode, write_episode
 from world_model.train.data.latents import LatentsRun, encode_episode, fingerprint, open_packed, train
 from world_model.train.data.source import Entry, open_entries
-from world_model.train.loop import generator
+from world_model.train.decoder import DecoderRun
+from world_model.train.loop import RunConfig, generator
 from world_model.train.tokenizer import TokenizerRun, load_tokenizer, save_tokenizer, start_linear
 from world_model.vae import VideoTokenizer
 
@@ -290,6 +292,14 @@ def test_flags_override_the_file(episodes, tmp_path):
 def test_wrong_files_are_named(episodes, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         from_json(TokenizerRun, run_file(tmp_path, episodes, **changes))
+
+
+def test_keys_left_out_keep_the_defaults_of_that_run(tmp_path):
+    given = {"run": {"out": "o", "steps": 1}, "world": "", "data": "", "validation": "", "episodes": [], "cache": ""}
+    (tmp_path / "run.json").write_text(json.dumps({**given, "judge": {"width": 48}}))
+    default = DecoderRun(**{**given, "run": RunConfig(out="o", steps=1), "episodes": ()})
+    found = from_json(DecoderRun, tmp_path / "run.json")
+    assert found == dataclasses.replace(default, judge=dataclasses.replace(default.judge, width=48))
 
 
 def test_an_exported_tokenizer_that_is_incomplete_is_refused(tokenizer, tmp_path):

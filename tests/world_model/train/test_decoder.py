@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.world_model.train.toy_world import FRAMES, SIDE, toy
 from world_model.checkpoint import load_folder
-from world_model.errors import CheckpointError, InputError
-from world_model.train import decoder, pairs
+from world_model.errors import CheckpointError, EpisodeError, InputError
+from world_model.train import decoder, pairs, snapshot
 from world_model.train.data.augment import VARIANTS
 from world_model.train.data.clips import to_video
 from world_model.train.data.episode import Episode, write_episode
@@ -90,6 +90,7 @@ def test_frames_are_those_that_the_latents_were_made_of(folder: Path, studio: Pa
     with torch.no_grad():
         encoded = tokenizer.encode(to_video(clips["frames"]))
     assert torch.allclose(encoded, clips["latents"], atol=0.02 * float(encoded.abs().max()))  # as kept, in bfloat16
+    footage.require(tokenizer)
 
 
 def test_a_window_shows_the_stacks_of_its_latents(studio: Path) -> None:
@@ -137,51 +138,63 @@ def test_a_judge_of_pixels_learns_to_tell_blur_from_truth() -> None:
     assert (-verdict.towards * (unseen - blurred(unseen))).sum() > 0  # a step against it adds what blur took away
 
 
-def test_the_loss_is_error_of_both_and_pull(folder: Path, studio: Path) -> None:
-    duel, config = duel_of(folder), run_of(folder, studio, Path("unused"), played=0.25)
+def test_the_loss_is_error_of_both_and_pull(folder: Path, studio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    duel, config, seen = duel_of(folder), run_of(folder, studio, Path("unused"), played=0.25), []
     windows = footage_of(studio).sample(4, 2, draw())[0]
-    for quiet in duel.tokenizer.encoder, duel.tokenizer.decoder.linear:
-        quiet.requires_grad_(False)
+    true = to_video(windows["frames"])
 
-    def gradients(pull: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def watched(*arguments):
+        seen.append(decode_windows(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(decoder, "decode_windows", watched)
+    judges, logs = [], {}
+    for pull in (0.0, 0.3):
         duel.zero_grad()
         loss, logs = decoder_loss(duel, {**windows, "pull": torch.tensor(pull)}, draw(), config)
+        seen[-1].retain_grad()
         loss.backward()
-        return {name: w.grad.clone() for name, w in duel.named_parameters() if w.grad is not None}, logs
-
-    alone, logs = gradients(0.0)
-    true = to_video(windows["frames"])
-    shown = [decode_windows(duel.tokenizer, windows[side]) for side in ("latents", "made")]
-    assert logs["l1"] == pytest.approx((shown[0] - true).abs().mean().item())
-    assert logs["l1_played"] == pytest.approx((shown[1] - true).abs().mean().item())
-    layers = duel.tokenizer.decoder.layers
-    weight, last = layers[-1].weight, f"tokenizer.decoder.layers.{len(layers) - 1}.weight"
-    error = 0.0
-    for share, video in zip((1.0, 0.25), shown, strict=True):
-        edges = (video - true).diff(dim=-1).abs().mean() + (video - true).diff(dim=-2).abs().mean()
-        error = error + share / 1.25 * ((video - true).abs().mean() + 0.5 * edges)
-    (expected,) = torch.autograd.grad(error, weight)
-    assert torch.allclose(alone[last], expected, rtol=1e-3, atol=1e-6)
-    pulled, _ = gradients(1.0)
-    assert not torch.allclose(pulled[last], expected, rtol=1e-1)
-    for name in alone:
-        if name.startswith("judge."):
-            assert torch.equal(alone[name], pulled[name])
+        judges.append([weight.grad.clone() for weight in duel.judge.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*judges, strict=True))
+    shown = seen[0].detach().clone().requires_grad_()
+    errors = [shown[:4] - true, shown[4:] - true]
+    assert logs["l1"] == pytest.approx(errors[0].abs().mean().item())
+    assert logs["l1_played"] == pytest.approx(errors[1].abs().mean().item())
+    edges = [error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean() for error in errors]
+    both = [error.abs().mean() + 0.5 * edge for error, edge in zip(errors, edges, strict=True)]
+    (from_error,) = torch.autograd.grad((both[0] + 0.25 * both[1]) / 1.25, shown)
+    assert torch.allclose(seen[0].grad, from_error, atol=1e-8)
+    push = seen[1].grad - from_error
+    assert push.norm() == pytest.approx(float(0.3 * from_error.norm()), rel=1e-4)
+    for side in (slice(4), slice(4, None)):
+        nearer = shown.detach()[side] - push[side] / push.norm()
+        assert duel.judge(nearer).mean() > duel.judge(shown.detach()[side]).mean()  # it looks truer
 
 
 def test_a_run_changes_the_decoder_and_nothing_else(folder: Path, studio: Path, tmp_path: Path) -> None:
-    decoder.train(run_of(folder, studio, tmp_path))
-    before, after = (load_folder(path)[1] for path in (folder / "model", tmp_path / "export"))
+    world = shutil.copytree(folder / "model", tmp_path / "world")
+    (world / "refiner.json").write_text("of latents, whose meaning stays")
+    config = run_of(folder, studio, tmp_path / "whole", world=str(world))
+    decoder.train(config)
+    out = Path(config.run.out)
+    before, after = (load_folder(path)[1] for path in (world, out / "export"))
     for one, other in ((before[0], after[0]), (before[2], after[2])):
         for name, weight in one.state_dict().items():
             assert torch.equal(weight.bfloat16(), other.state_dict()[name].bfloat16()), name
-    changed = {name for name, w in before[1].state_dict().items() if not same(w, after[1], name)}
+    changed = {name for name, weight in before[1].state_dict().items() if not same(weight, after[1], name)}
     assert changed
     assert all(name.startswith("decoder.layers.") for name in changed)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert (out / "export" / "refiner.json").read_text() == (world / "refiner.json").read_text()
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert {"l1", "l1_played", "fooled"} <= lines[0].keys()
     assert {"validation_psnr_true_1s", "validation_gradient_played_1s"} <= lines[-1].keys()
-    assert list((tmp_path / "pictures").glob("decoder_*.png"))
+    assert list((out / "pictures").glob("decoder_*.png"))
+
+    for steps in (1, 3):
+        run = dataclasses.replace(config.run, out=str(tmp_path / "parts"), steps=steps)
+        decoder.train(dataclasses.replace(config, run=run))
+    whole, parts = (snapshot.read_weights(tmp_path / n / "snapshots" / "step_00000003") for n in ("whole", "parts"))
+    assert all(torch.equal(parts[name], weight) for name, weight in whole.items())
 
 
 def same(weight: Tensor, tokenizer: VideoTokenizer, name: str) -> bool:
@@ -199,6 +212,14 @@ def test_what_does_not_fit_is_refused(folder: Path, studio: Path, tmp_path: Path
     shutil.copytree(studio / "episodes" / "000000", tmp_path / "others" / "000000")
     with pytest.raises(InputError, match="clips of the 1 episodes that were given, got episodes/00000"):
         open_footage(studio / "pairs", (str(tmp_path / "others"),), tmp_path, toy())
+    shutil.copytree(studio / "episodes", tmp_path / "again" / "episodes")
+    twice = (str(studio / "episodes"), str(tmp_path / "again" / "episodes"))
+    with pytest.raises(EpisodeError, match="episodes of different names, got episodes/000000 twice"):
+        open_footage(studio / "pairs", twice, tmp_path, toy())
+    with pytest.raises(CheckpointError, match="latents that this tokenizer makes of the episode's frames, got others"):
+        decoder.train(run_of(folder, studio, tmp_path / "run", episodes=(str(folder / "episodes"),)))
+    with pytest.raises(InputError, match=r"expected no run\.init"):
+        run_of(folder, studio, tmp_path, run=RunConfig(out="", steps=1, init="somewhere"))
     with pytest.raises(InputError, match="at most the 4 latents of a pair, got 5"):
         footage_of(studio).sample(1, 5, draw())
     with pytest.raises(InputError, match="expected latents >= 1, edge and played >= 0"):

@@ -30,7 +30,7 @@ from world_model.train import snapshot
 from world_model.train.data.augment import VARIANTS
 from world_model.train.data.clips import to_video
 from world_model.train.data.episode import Episode
-from world_model.train.data.source import Entry, from_description, is_description, open_entries
+from world_model.train.data.source import from_description, is_description, open_entries, refuse_namesakes
 from world_model.train.tokenizer import load_tokenizer
 from world_model.vae import VideoTokenizer
 
@@ -66,7 +66,7 @@ def train(config: LatentsRun) -> None:
     out.mkdir(parents=True, exist_ok=True)
     index = _open_index(out, fingerprint(tokenizer), config.start_every, tokenizer.cfg.temporal_stride)
     entries = open_entries(config.data, (tokenizer.cfg.height, tokenizer.cfg.width))
-    _refuse_namesakes(entries)
+    refuse_namesakes(entries)
     _drop_what_fails(out, index, {entry.name + suffix: entry.key for entry in entries for suffix in VARIANTS})
     known = {entry["id"] for part in index["parts"] for entry in part["episodes"]}
     suffixes = VARIANTS if config.augment else [""]
@@ -93,16 +93,6 @@ def train(config: LatentsRun) -> None:
     rate = frames / (time.monotonic() - started)
     added = sum(len(missing[entry.name]) for entry in entries)
     log.info("%s: %d added to %d, %d frames at %.0f a second", out, added, len(known), frames, rate)
-
-
-def _refuse_namesakes(entries: list[Entry]) -> None:
-    places: dict[str, str] = {}
-    for entry in entries:
-        if entry.name in places:
-            raise EpisodeError(
-                f"expected episodes of different names, got {entry.name} twice: {places[entry.name]} and {entry.where}"
-            )
-        places[entry.name] = entry.where
 
 
 def _encode(tokenizer: VideoTokenizer, episode: Episode, start_every: int, where: str) -> dict[str, Tensor]:

@@ -85,6 +85,17 @@ def open_entries(items: tuple[str, ...], size: tuple[int, int]) -> list[Entry]:
     return entries
 
 
+def refuse_namesakes(entries: list[Entry]) -> None:
+    """Raises EpisodeError where two episodes would be known by the same name."""
+    places: dict[str, str] = {}
+    for entry in entries:
+        if entry.name in places:
+            raise EpisodeError(
+                f"expected episodes of different names, got {entry.name} twice: {places[entry.name]} and {entry.where}"
+            )
+        places[entry.name] = entry.where
+
+
 def is_description(path: Path) -> bool:
     """Whether an item is a JSON file rather than a folder."""
     return path.suffix == ".json" and not path.is_dir()
