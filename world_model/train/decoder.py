@@ -1,9 +1,9 @@
 """Sharpening of the tokenizer's decoder: it goes on reconstructing, and learns to look true to a judge of pixels too.
 
-What latents leave open, L1 fills with the median of all that it could be, and the median is blurred. Most of all for
-latents that a world model played: they leave more open than the true ones. So the decoder learns from both, decoded to
-the frames of the same clip. The encoder stays, and with it all latents already made and the world model that learned
-from them.
+What latents leave open, L1 fills with the median of all that it could be, and the median is blurred. So a judge pulls
+at what true latents are decoded to. Latents that a world model played are decoded to the frames of the same clip too,
+but by L1 alone: where they are haze there is nothing to sharpen, and a decoder that was judged on them filled it with
+rows of studs. The encoder stays, and with it the meaning of all latents and the world model that learned from them.
 
 Shapes: B windows, C channels, T latents of a clip, W of a window, R frames a latent, H, W pixels, Y, X cells.
 """
@@ -48,7 +48,7 @@ class DecoderRun:
     played: float = 0.3  # weight of the error of what was played, which no decoder can make small
     judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(width=32, depth=2, smoothness=1.0))
     judge_lr: float = 2.0  # as a share of run.lr
-    pull: float = 1.0  # of the judge: the length of its gradient at the pixels beside that of the error
+    pull: float = 0.8  # of the judge: the length of its gradient at the pixels beside that of the error
     pull_full: int = 100  # steps until it pulls so much, for it knows nothing at first
     validation_clips: int = 16
 
@@ -146,16 +146,16 @@ def train(config: DecoderRun) -> None:
 def decoder_loss(
     duel: DecoderDuel, tensors: Mapping[str, Tensor], draw: torch.Generator, config: DecoderRun
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The error of true and played latents against the frames of both, the judge's pull on what is shown of either, and
-    the judge's own loss. The two sides share no weight, so one backward pass serves both."""
+    """The error of true and played latents against the frames of both, the judge's pull on what is shown of true ones,
+    and the judge's own loss. The two sides share no weight, so one backward pass serves both."""
     true = to_video(tensors["frames"])
     shown = decode_windows(duel.tokenizer, torch.cat([tensors["latents"], tensors["made"]]))
     errors = {"": shown[: len(true)] - true, "_played": shown[len(true) :] - true}
     parts = {side: pixels_and_edges(error) for side, error in errors.items()}
     of_true, of_played = (pixel + config.edge * edges for pixel, edges in parts.values())
     error = (of_true + config.played * of_played) / (1 + config.played)
-    verdict = judge_clips(duel.judge, true, shown, draw, config.judge)
-    pull = pull_beside(error, shown, shown, verdict.towards, tensors["pull"])
+    verdict = judge_clips(duel.judge, true, shown[: len(true)], draw, config.judge)
+    pull = pull_beside(error, shown, shown[: len(true)], verdict.towards, tensors["pull"])
     logs = {"fooled": verdict.fooled, **{f"l1{side}": pixel.detach() for side, (pixel, _) in parts.items()}}
     return error + verdict.loss + pull, logs
 

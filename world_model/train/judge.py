@@ -104,13 +104,13 @@ class Verdict:
 
 
 def judge_clips(judge: nn.Module, true: Tensor, played: Tensor, draw: torch.Generator, config: JudgeConfig) -> Verdict:
-    """Have true clips (B, ...) and played ones (n*B, ...), n times all of the same, judged against each other."""
+    """Have true clips and played ones, both (B, ...) and of the same, judged against each other."""
     seen = played.detach().requires_grad_()
     clips = torch.cat([true, seen])
     answers = judge(clips)
     disturbed = judge(clips.detach(), config.noise * torch.randn(clips.shape, generator=draw).to(answers))
-    of_true, of_played = answers.split([len(true), len(played)])
-    lead = of_true.repeat(len(played) // len(true), *[1] * (of_true.ndim - 1)) - of_played
+    of_true, of_played = answers.chunk(2)
+    lead = of_true - of_played
     (towards,) = torch.autograd.grad(functional.softplus(lead).mean(), seen, retain_graph=True)
     change = (answers - disturbed).square().mean()
     loss = functional.softplus(-lead).mean() + config.smoothness * change
