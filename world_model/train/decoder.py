@@ -45,6 +45,7 @@ class DecoderRun:
     cache: str  # folder of decoded frames
     latents: int = 2  # of a window; the judge sees their frames together, and so how things move
     edge: float = 0.5  # weight of the L1 of pixel differences
+    flicker: float = 1.0  # weight of the L1 of differences between frames: what stands must not shimmer
     played: float = 0.3  # weight of the error of what was played, which no decoder can make small
     judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(width=32, depth=2, smoothness=1.0))
     judge_lr: float = 2.0  # as a share of run.lr
@@ -55,10 +56,10 @@ class DecoderRun:
     def __post_init__(self) -> None:
         if self.run.init:
             raise InputError(f"decoder: expected no run.init (world's decoder is sharpened), got {self.run.init!r}")
-        if self.latents < 1 or self.edge < 0 or self.played < 0 or self.validation_clips < 1:
+        if self.latents < 1 or min(self.edge, self.flicker, self.played) < 0 or self.validation_clips < 1:
             raise InputError(
-                "decoder: expected latents >= 1, edge and played >= 0 and validation_clips >= 1, "
-                f"got {self.latents}, {self.edge}, {self.played} and {self.validation_clips}"
+                "decoder: expected latents >= 1, edge, flicker and played >= 0 and validation_clips >= 1, "
+                f"got {self.latents}, {self.edge}, {self.flicker}, {self.played} and {self.validation_clips}"
             )
         if self.judge_lr <= 0 or self.pull < 0 or self.pull_full < 1:
             raise InputError(
@@ -151,13 +152,18 @@ def decoder_loss(
     true = to_video(tensors["frames"])
     shown = decode_windows(duel.tokenizer, torch.cat([tensors["latents"], tensors["made"]]))
     errors = {"": shown[: len(true)] - true, "_played": shown[len(true) :] - true}
-    parts = {side: pixels_and_edges(error) for side, error in errors.items()}
-    of_true, of_played = (pixel + config.edge * edges for pixel, edges in parts.values())
+    of_true, of_played = (shown_error(error, config) for error in errors.values())
     error = (of_true + config.played * of_played) / (1 + config.played)
     verdict = judge_clips(duel.judge, true, shown[: len(true)], draw, config.judge)
     pull = pull_beside(error, shown, shown[: len(true)], verdict.towards, tensors["pull"])
-    logs = {"fooled": verdict.fooled, **{f"l1{side}": pixel.detach() for side, (pixel, _) in parts.items()}}
+    logs = {"fooled": verdict.fooled, **{f"l1{side}": error.detach().abs().mean() for side, error in errors.items()}}
     return error + verdict.loss + pull, logs
+
+
+def shown_error(error: Tensor, config: DecoderRun) -> Tensor:
+    """L1 of an error (B, 3, F, H, W), of its differences between neighbouring pixels, and of those between frames."""
+    pixel, edges = pixels_and_edges(error)
+    return pixel + config.edge * edges + config.flicker * error.diff(dim=2).abs().mean()
 
 
 def decode_windows(tokenizer: VideoTokenizer, latents: Tensor) -> Tensor:

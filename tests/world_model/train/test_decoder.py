@@ -163,7 +163,8 @@ def test_the_loss_is_error_of_both_and_a_pull_on_truth(
     assert logs["l1"] == pytest.approx(errors[0].abs().mean().item())
     assert logs["l1_played"] == pytest.approx(errors[1].abs().mean().item())
     edges = [error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean() for error in errors]
-    both = [error.abs().mean() + 0.5 * edge for error, edge in zip(errors, edges, strict=True)]
+    flicker = [error.diff(dim=2).abs().mean() for error in errors]
+    both = [error.abs().mean() + 0.5 * edge + time for error, edge, time in zip(errors, edges, flicker, strict=True)]
     (from_error,) = torch.autograd.grad((both[0] + 0.25 * both[1]) / 1.25, shown)
     assert torch.allclose(seen[0].grad, from_error, atol=1e-8)
     push = seen[1].grad - from_error
@@ -224,7 +225,7 @@ def test_what_does_not_fit_is_refused(folder: Path, studio: Path, tmp_path: Path
         run_of(folder, studio, tmp_path, run=RunConfig(out="", steps=1, init="somewhere"))
     with pytest.raises(InputError, match="at most the 4 latents of a pair, got 5"):
         footage_of(studio).sample(1, 5, draw())
-    with pytest.raises(InputError, match="expected latents >= 1, edge and played >= 0"):
+    with pytest.raises(InputError, match="expected latents >= 1, edge, flicker and played >= 0"):
         run_of(folder, studio, tmp_path, played=-1.0)
     with pytest.raises(InputError, match="judge_lr > 0, pull >= 0 and pull_full >= 1"):
         run_of(folder, studio, tmp_path, pull_full=0)
