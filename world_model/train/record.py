@@ -31,7 +31,9 @@ class Record:
         self.recent.append(dict(values))
         if step % self.every:
             return None
-        means = {name: sum(each[name] for each in self.recent) / len(self.recent) for name in values}
+        # a snapshot of an earlier version may lack some
+        found = {name: [each[name] for each in self.recent if name in each] for name in values}
+        means = {name: sum(column) / len(column) for name, column in found.items()}
         self.recent.clear()
         self._write(step, seconds, means)
         self.board.scalars(step, means)

@@ -17,6 +17,7 @@ from world_model.pictures import png
 from world_model.train import snapshot
 from world_model.train.loop import Batch, DivergedError, RunConfig, fit, generator, learning_rate
 from world_model.train.muon import orthogonal
+from world_model.train.record import Record
 
 
 class Killed(Exception):
@@ -82,6 +83,11 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, optimizer):
     resumed = run(tmp_path / "cut", optimizer=optimizer)
     for name, weight in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_a_run_goes_on_from_one_that_logged_other_figures(tmp_path):
+    record = Record(tmp_path, every=2, board="", step=1, recent=[{"loss": 3.0, "former": 1.0}])
+    assert record.add(2, 1.0, {"loss": 1.0, "new": 5.0}) == {"loss": 2.0, "new": 5.0}
 
 
 def test_a_request_to_stop_saves_first(tmp_path):
