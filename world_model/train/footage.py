@@ -84,7 +84,8 @@ def open_footage(folder: Path, episodes: tuple[str, ...], cache: Path, world: Wo
     pairs, ids, tokenizer = open_pairs(folder, world.text), read_ids(folder), world.tokenizer
     entries = open_entries(episodes, (tokenizer.height, tokenizer.width))
     refuse_namesakes(entries)
-    places = [_place(name, {entry.name: entry for entry in entries}) for name in ids]
+    known = {entry.name: entry for entry in entries}
+    places = [_place(name, known) for name in ids]
     wanted = {entry.name: entry for entry, _, _ in places}
     whole = {name: cached_frames(entry, cache) for name, entry in tqdm(wanted.items(), desc="frames", unit="episode")}
     stride, latents = tokenizer.temporal_stride, pairs.tensors["made"].shape[2]
